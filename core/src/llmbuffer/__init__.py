@@ -1,0 +1,80 @@
+"""llmbuffer keeps the prompts of LLM agents cacheable.
+
+It splits each prompt into what is stable and what is dynamic, keeps the stable part byte-identical, forks sessions
+instead of rebuilding them, and says what broke when a cache is missed.
+"""
+
+from __future__ import annotations
+
+from .breaks import CacheBreak
+from .cache import CacheModel, Lookup
+from .context import CacheKey, Segment, StableContext
+from .errors import (
+    DialectError,
+    EncodingError,
+    FrozenError,
+    LLMBufferError,
+    LossyError,
+    MessageError,
+    PairingError,
+    PlacementError,
+    PluginError,
+    PriceError,
+    ReplayError,
+    UnknownDialectError,
+    UnknownModelError,
+)
+from .forecast import Forecast
+from .hookspecs import hookimpl
+from .ledger import Ledger
+from .messages import File, Image, Message, Opaque, Reasoning, Text, Tool, ToolCall, ToolResult
+from .plugins import get_dialect
+from .prices import Price
+from .request import Observation, Request
+from .rules import CacheRules, Dialect
+from .session import Session
+from .tokens import TokenCounter
+from .usage import Usage
+
+__all__ = [
+    "CacheBreak",
+    "CacheKey",
+    "CacheModel",
+    "CacheRules",
+    "Dialect",
+    "DialectError",
+    "EncodingError",
+    "File",
+    "Forecast",
+    "FrozenError",
+    "Image",
+    "LLMBufferError",
+    "Ledger",
+    "Lookup",
+    "LossyError",
+    "Message",
+    "MessageError",
+    "Observation",
+    "Opaque",
+    "PairingError",
+    "PlacementError",
+    "PluginError",
+    "Price",
+    "PriceError",
+    "Reasoning",
+    "ReplayError",
+    "Request",
+    "Segment",
+    "Session",
+    "StableContext",
+    "Text",
+    "TokenCounter",
+    "Tool",
+    "ToolCall",
+    "ToolResult",
+    "UnknownDialectError",
+    "UnknownModelError",
+    "Usage",
+    "get_dialect",
+    "hookimpl",
+]

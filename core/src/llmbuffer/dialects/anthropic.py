@@ -1,0 +1,221 @@
+"""Anthropic's Messages API."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from ..errors import DialectError
+from ..frozen import FrozenDict, FrozenList, freeze
+from ..messages import Message, Tool
+from ..rules import CacheRules, Event, Rendered
+from ..usage import Usage
+from . import anthropic_rules
+from .anthropic_blocks import block_kind, from_blocks, text_block, to_blocks
+from .base import as_dict, count_field, sdk_arguments
+
+__all__ = ["Anthropic"]
+
+_SDK_FIELDS = frozenset(
+    "max_tokens messages model metadata service_tier stop_sequences stream system thinking tool_choice tools".split()
+)
+DEFAULT_MAX_TOKENS = 4096
+_OPENING = "(The conversation begins with the assistant's message.)"
+
+
+class Anthropic:
+    """The ``anthropic`` dialect. ``rules`` given by hand replace the table by model.
+
+    The API requires ``max_tokens``; without one in the params, 4,096 is sent. It wants a user message first: a
+    conversation that the assistant opens gets a fixed line before it.
+
+    >>> Anthropic().bind("claude-sonnet-5.5").rules.slots
+    4
+    """
+
+    name = "anthropic"
+    default_model = "claude-sonnet-5.5"
+    system_in_messages = False
+    content_key = "content"
+
+    def __init__(self, rules: CacheRules | None = None) -> None:
+        self._given = rules is not None
+        self.rules = rules if rules is not None else anthropic_rules.BASE
+
+    def bind(self, model: str) -> Anthropic:
+        """This dialect with the rules of ``model``; rules that were given by hand stay."""
+        if self._given:
+            return self
+        bound = Anthropic()
+        bound.rules = anthropic_rules.rules_for(model)
+        return bound
+
+    def render_message(self, message: Message, previous_role: str | None) -> Rendered:
+        """Content blocks; consecutive messages of one role share a wire message."""
+        role, blocks = self._role(message, previous_role), to_blocks(message)
+        if message.role in ("system", "developer") and role == "user":
+            blocks = tuple(_as_instruction(block) for block in blocks)
+        kinds = tuple(block_kind(block) for block in blocks)
+        marks = [index for index, kind in enumerate(kinds) if kind in self.rules.markable]
+        opens = previous_role is None and role == "assistant" and bool(blocks)
+        lead = FrozenDict(role="user", content=FrozenList([text_block(_OPENING)])) if opens else None
+        return Rendered(role, blocks, joins=True, mark_at=marks[-1] if marks else -1, kinds=kinds, lead=lead)
+
+    def _role(self, message: Message, previous_role: str | None) -> str:
+        if message.role in ("system", "developer"):
+            return "system" if self.rules.midway_role and previous_role in ("user", "system") else "user"
+        return "assistant" if message.role == "assistant" else "user"
+
+    def wrap(self, role: str, blocks: tuple[FrozenDict, ...]) -> FrozenDict:
+        """Blocks of one role as one wire message."""
+        return FrozenDict(role=role, content=FrozenList(blocks))
+
+    def render_tool(self, tool: Tool) -> FrozenDict:
+        """A client tool with ``input_schema``, or a server tool as it came."""
+        if tool.opaque is not None:
+            return tool.opaque.value  # type: ignore[no-any-return]  # an opaque tool is a JSON object
+        schema = {"type": "object"} if tool.parameters is None else msgspec.json.decode(tool.parameters)
+        described = {} if tool.description is None else {"description": tool.description}
+        extra = {} if tool.extra is None else msgspec.json.decode(tool.extra)
+        wire = {"name": tool.name, **described, "input_schema": schema, **extra}
+        return freeze(wire, f"tool {tool.name!r}")  # type: ignore[no-any-return]  # freeze keeps the kind
+
+    def render_system(self, texts: Sequence[str]) -> FrozenList:
+        """A text block for each segment."""
+        return FrozenList(text_block(text) for text in texts if text)
+
+    def dynamic_part(self, text: str) -> FrozenDict:
+        """A text block."""
+        return text_block(text)
+
+    def mark_part(self, part: Mapping[str, Any], *, long: bool) -> FrozenDict:
+        """The block with ``cache_control``."""
+        control = FrozenDict(type="ephemeral", ttl="1h") if long else FrozenDict(type="ephemeral")
+        return FrozenDict(part, cache_control=control)
+
+    def assemble(
+        self,
+        *,
+        model: str,
+        tools: FrozenList,
+        system: FrozenList,
+        messages: FrozenList,
+        params: Mapping[str, Any],
+        implicit: bool,
+        routing_key: str | None,
+    ) -> FrozenDict:
+        """The body; ``implicit`` and ``routing_key`` have no counterpart here."""
+        body: dict[str, Any] = {"model": model, "max_tokens": DEFAULT_MAX_TOKENS}
+        if tools:
+            body["tools"] = tools
+        if system:
+            body["system"] = system
+        body["messages"] = messages
+        return FrozenDict(body, **params)
+
+    def kwargs(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments for ``client.messages.create``."""
+        return sdk_arguments(body, "anthropic", "resources.messages.Messages", _SDK_FIELDS)
+
+    def read_usage(self, response: Any) -> Usage | None:
+        """``input_tokens`` exclude what was read and written here: they are added up."""
+        usage = as_dict(response).get("usage")
+        if usage is None:
+            return None
+        read = count_field(usage, "cache_read_input_tokens")
+        written = count_field(usage, "cache_creation_input_tokens")
+        return Usage(
+            input_tokens=count_field(usage, "input_tokens") + read + written,
+            output_tokens=count_field(usage, "output_tokens"),
+            cache_read_tokens=read,
+            cache_write_tokens=written,
+            cache_write_long_tokens=count_field(usage.get("cache_creation") or {}, "ephemeral_1h_input_tokens"),
+        )
+
+    def read_message(self, response: Any) -> Message:
+        """The content blocks of the reply; blocks without a neutral part stay as they came."""
+        data = as_dict(response)
+        if "content" not in data:
+            raise DialectError(f"the response has no content: found the fields {sorted(data)}")
+        return Message("assistant", from_blocks(data["content"]))
+
+    def send(self, client: Any, kwargs: Mapping[str, Any]) -> Any:
+        """``client.messages.create(**kwargs)``"""
+        return client.messages.create(**kwargs)
+
+    async def asend(self, client: Any, kwargs: Mapping[str, Any]) -> Any:
+        """The same with ``AsyncAnthropic``."""
+        return await client.messages.create(**kwargs)
+
+    def stream(self, client: Any, kwargs: Mapping[str, Any]) -> Iterator[Event]:
+        """Text as it comes; the last event holds the whole response."""
+        whole = _Accumulator()
+        with client.messages.create(**{**kwargs, "stream": True}) as events:
+            for event in events:
+                yield from whole.add(as_dict(event))
+        yield Event("done", value=whole.response())
+
+    async def astream(self, client: Any, kwargs: Mapping[str, Any]) -> AsyncIterator[Event]:
+        """The same with ``AsyncAnthropic``."""
+        whole = _Accumulator()
+        async with await client.messages.create(**{**kwargs, "stream": True}) as events:
+            async for event in events:
+                for piece in whole.add(as_dict(event)):
+                    yield piece
+        yield Event("done", value=whole.response())
+
+
+def _as_instruction(block: FrozenDict) -> FrozenDict:
+    if block.get("type") != "text":
+        return block
+    return text_block(f"<system>\n{block['text']}\n</system>")
+
+
+class _Accumulator:
+    """Merges streamed events into the message that was not streamed; usage is merged from every event with one."""
+
+    def __init__(self) -> None:
+        self._message: dict[str, Any] = {}
+        self._blocks: dict[int, dict[str, Any]] = {}
+        self._json: dict[int, str] = {}
+        self._usage: dict[str, Any] = {}
+
+    def add(self, event: Mapping[str, Any]) -> Iterator[Event]:
+        kind = event.get("type")
+        if kind == "message_start":
+            self._message = dict(event["message"])
+            self._merge_usage(self._message)
+        elif kind == "content_block_start":
+            self._blocks[event["index"]] = dict(event["content_block"])
+        elif kind == "content_block_delta":
+            yield from self._delta(event["index"], event["delta"])
+        elif kind == "message_delta":
+            self._message.update(event.get("delta") or {})
+            self._merge_usage(event)
+
+    def _merge_usage(self, holder: Mapping[str, Any]) -> None:
+        known = holder.get("usage") or {}
+        self._usage.update({key: value for key, value in known.items() if value is not None})
+
+    def _delta(self, index: int, delta: Mapping[str, Any]) -> Iterator[Event]:
+        block = self._blocks[index]
+        kind = delta.get("type")
+        if kind == "text_delta":
+            block["text"] = block.get("text", "") + delta["text"]
+            yield Event("text", text=delta["text"])
+        elif kind == "input_json_delta":
+            self._json[index] = self._json.get(index, "") + delta["partial_json"]
+        elif kind == "citations_delta":
+            block["citations"] = [*(block.get("citations") or ()), delta["citation"]]
+        elif kind in ("thinking_delta", "signature_delta"):
+            field = kind.removesuffix("_delta")
+            block[field] = block.get(field, "") + delta[field]
+
+    def response(self) -> dict[str, Any]:
+        for index, text in self._json.items():
+            if text:
+                self._blocks[index]["input"] = msgspec.json.decode(text)
+        content = [self._blocks[index] for index in sorted(self._blocks)]
+        return {**self._message, "content": content, "usage": self._usage}

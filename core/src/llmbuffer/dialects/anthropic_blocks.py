@@ -1,0 +1,213 @@
+"""Message parts to and from Anthropic's content blocks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from ..errors import DialectError, EncodingError, LossyError
+from ..frozen import FrozenDict, FrozenList, check_text, freeze
+from ..messages import File, Image, Message, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
+
+__all__ = ["block_kind", "from_blocks", "from_message", "text_block", "to_blocks", "to_message"]
+
+
+def text_block(text: str) -> FrozenDict:
+    """A text block."""
+    return FrozenDict(type="text", text=text)
+
+
+def block_kind(block: Mapping[str, Any]) -> str:
+    """The kind of a block, as marks and look-back see it."""
+    return str(block.get("type"))
+
+
+def to_blocks(message: Message) -> tuple[FrozenDict, ...]:
+    """The content blocks of one message. Empty texts are left out: the API refuses them.
+
+    Raises ``LossyError`` for parts that have no place here, such as arguments that are no JSON object.
+    """
+    if isinstance(message._content, str):
+        return (text_block(message._content),) if message._content.strip() else ()
+    _refuse_fields(message)
+    blocks = [_block(part) for part in message._content if not _says_nothing(part)]
+    # The API wants the results first when one user message answers calls and says more.
+    return tuple(sorted(blocks, key=lambda block: block.get("type") != "tool_result"))
+
+
+def _refuse_fields(message: Message) -> None:
+    if message.name is not None and message.role != "tool":
+        raise LossyError(
+            f"the {message.role} message names its speaker {message.name!r}, which Anthropic has no field for: put the "
+            "name into the text"
+        )
+
+
+def _says_nothing(part: Part) -> bool:
+    if isinstance(part, Text):
+        return not part.text.strip()
+    # Fields of OpenAI's replies that say nothing: "refusal": null, "annotations": [].
+    return isinstance(part, Opaque) and part.slot.startswith("field:") and part.json in (b"null", b"[]", b"{}")
+
+
+def _block(part: Part) -> FrozenDict:
+    if isinstance(part, Text):
+        return text_block(part.text)
+    if isinstance(part, Image):
+        return _image(part)
+    if isinstance(part, File):
+        return _document(part)
+    if isinstance(part, ToolCall):
+        extra = {} if part.extra is None else _own(part.extra)
+        return FrozenDict(type="tool_use", id=part.id, name=part.name, input=_input(part), **extra)
+    if isinstance(part, ToolResult):
+        return _result(part)
+    if isinstance(part, Opaque):
+        return _own(part)
+    raise LossyError(f"a {type(part).__name__} part is unsigned, and Anthropic takes signed thinking only; drop it first")
+
+
+def _own(part: Opaque) -> FrozenDict:
+    if part.dialect not in ("anthropic", "any") or part.slot.startswith("field:"):
+        raise LossyError(
+            f"an opaque {part.dialect!r} part ({part.slot}) has no place in Anthropic's format; fork the session from "
+            "before it, or drop it on purpose"
+        )
+    return cast(FrozenDict, part.value)
+
+
+def _input(call: ToolCall) -> FrozenDict:
+    if not call.arguments.strip():
+        return FrozenDict()
+    try:
+        value = json.loads(call.arguments, object_pairs_hook=_no_duplicates)
+        if isinstance(value, dict):
+            return cast(FrozenDict, freeze(value, f"arguments of call {call.id!r}"))
+        found = f"a JSON {type(value).__name__}"
+    except EncodingError as error:
+        found = str(error)
+    except (ValueError, RecursionError) as error:
+        found = f"no JSON ({error})"
+    raise LossyError(
+        f"call {call.id!r} of tool {call.name!r}: its arguments are {found}, and Anthropic takes a JSON object only; "
+        "repair them, or answer the call on a dialect that keeps strings"
+    )
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) != len(pairs):
+        raise ValueError("a key stands twice")
+    return out
+
+
+def _result(part: ToolResult) -> FrozenDict:
+    block: dict[str, Any] = {"type": "tool_result", "tool_use_id": part.call_id}
+    if isinstance(part.content, str):
+        block["content"] = part.content
+    else:
+        block["content"] = FrozenList(_block(item) for item in part.content if not _says_nothing(item))
+    if part.is_error:
+        block["is_error"] = True
+    return FrozenDict(block)
+
+
+def _image(part: Image) -> FrozenDict:
+    if part.detail not in (None, "auto"):
+        raise LossyError(f"image detail {part.detail!r} has no place in Anthropic's format; leave it out")
+    return FrozenDict(type="image", source=_source(part.url))
+
+
+def _document(part: File) -> FrozenDict:
+    if part.id is not None:
+        source = FrozenDict(type="file", file_id=part.id)
+    elif part.url is not None:
+        source = _source(part.url)
+    else:
+        raise LossyError(f"file {part.name!r} has neither data nor id")
+    title = {} if part.name is None else {"title": part.name}
+    return FrozenDict(type="document", source=source, **title)
+
+
+def _source(url: str) -> FrozenDict:
+    if not url.startswith("data:"):
+        return FrozenDict(type="url", url=url)
+    head, _, data = url.partition(",")
+    if not head.endswith(";base64"):
+        raise LossyError(f"data URL {head!r} is not base64")
+    return FrozenDict(type="base64", media_type=head[len("data:") : -len(";base64")], data=data)
+
+
+def from_blocks(blocks: str | Sequence[Mapping[str, Any]]) -> list[Part]:
+    """The parts of a reply; blocks without a neutral part stay as they came."""
+    if isinstance(blocks, str):
+        return [Text(check_text(blocks, "content"))]
+    return [_part(block) for block in blocks]
+
+
+def _part(block: Mapping[str, Any]) -> Part:
+    if not isinstance(block, Mapping):
+        raise DialectError(f"content holds a {type(block).__name__}: expected blocks with 'type'")
+    kind, keys = block.get("type"), set(block)
+    if kind == "text" and not (keys - {"type", "text", "citations"}) and not block.get("citations"):
+        return Text(check_text(block["text"], "text block"))
+    if kind == "tool_use" and isinstance(block.get("input"), Mapping):
+        return _call(block)
+    if kind == "tool_result" and keys <= {"type", "tool_use_id", "content", "is_error"} and "content" in block:
+        return _from_result(block)
+    if kind == "image" and keys == {"type", "source"}:
+        url = _url(block["source"])
+        return Opaque.of("anthropic", block) if url is None else Image(url)
+    return Opaque.of("anthropic", block)
+
+
+def _call(block: Mapping[str, Any]) -> ToolCall:
+    rest = {key: value for key, value in block.items() if key not in ("type", "id", "name", "input")}
+    frozen = freeze(block["input"], f"input of call {block['id']!r}")
+    arguments = json.dumps(frozen, ensure_ascii=False, allow_nan=False)
+    return ToolCall(block["id"], block["name"], arguments, Opaque.of("anthropic", rest, "tool_call") if rest else None)
+
+
+def _from_result(block: Mapping[str, Any]) -> ToolResult:
+    content: Any = block["content"]
+    if not isinstance(content, str):
+        content = tuple(_part(item) for item in content)
+    return ToolResult(block["tool_use_id"], content, bool(block.get("is_error", False)))
+
+
+def _url(source: Mapping[str, Any]) -> str | None:
+    if set(source) == {"type", "url"} and source["type"] == "url":
+        return str(source["url"])
+    if set(source) == {"type", "media_type", "data"} and source["type"] == "base64":
+        return f"data:{source['media_type']};base64,{source['data']}"
+    return None
+
+
+def to_message(message: Message) -> dict[str, Any]:
+    """A message in Anthropic's format, strictly: ``from_message`` gives an equal one back, or ``LossyError`` is raised.
+
+    >>> to_message(Message("user", "hi"))
+    {'role': 'user', 'content': [{'type': 'text', 'text': 'hi'}]}
+    """
+    role = "assistant" if message.role == "assistant" else "user"
+    wire = {"role": role, "content": FrozenList(to_blocks(message))}
+    if message.role not in ("user", "assistant", "tool") or from_message(wire) != message:
+        raise LossyError(
+            f"the {message.role} message does not come back equal from Anthropic's format (spelling of arguments, empty "
+            "texts, names and roles are what it cannot hold)"
+        )
+    return wire
+
+
+def from_message(wire: Mapping[str, Any]) -> Message:
+    """A message of Anthropic's format; a user message of tool results alone becomes a ``tool`` message.
+
+    >>> from_message({"role": "user", "content": "hi"}).text
+    'hi'
+    """
+    parts = from_blocks(wire["content"])
+    results = parts and all(isinstance(part, ToolResult) for part in parts)
+    if wire.get("role") not in ("user", "assistant"):
+        raise DialectError(f"unknown role {wire.get('role')!r}: expected 'user' or 'assistant'")
+    return Message("tool" if results else wire["role"], parts)

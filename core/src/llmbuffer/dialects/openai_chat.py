@@ -1,0 +1,202 @@
+"""OpenAI's chat completions, and every endpoint that speaks them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any
+
+from ..errors import DialectError, LossyError
+from ..frozen import FrozenDict, FrozenList, freeze
+from ..messages import Message, Tool
+from ..openai_messages import from_openai, to_openai
+from ..rules import CacheRules, Event, Rendered
+from ..usage import Usage
+from . import openai_rules
+from .base import as_dict, count_field, sdk_arguments
+from .openai_stream import ChatAccumulator
+
+__all__ = ["OpenAIChat"]
+
+_SDK_FIELDS = frozenset(
+    "audio frequency_penalty logit_bias logprobs max_completion_tokens max_tokens messages metadata modalities model n "
+    "parallel_tool_calls prediction presence_penalty prompt_cache_key reasoning_effort response_format seed service_tier "
+    "stop store stream stream_options temperature tool_choice tools top_logprobs top_p user verbosity".split()
+)
+_INSTRUCTIONS = frozenset({"system", "developer"})
+
+
+class OpenAIChat:
+    """The ``openai`` dialect. ``rules`` given by hand (an endpoint of your own) replace the table by model.
+
+    >>> OpenAIChat().bind("gpt-5.6").rules.has_marks
+    True
+    """
+
+    name = "openai"
+    default_model = "gpt-5.6"
+    system_in_messages = True
+    content_key = "content"
+
+    def __init__(self, rules: CacheRules | None = None) -> None:
+        self._given = rules is not None
+        self.rules = rules if rules is not None else openai_rules.UNKNOWN
+
+    def bind(self, model: str) -> OpenAIChat:
+        """This dialect with the rules of ``model``; rules that were given by hand stay."""
+        if self._given:
+            return self
+        bound = OpenAIChat()
+        bound.rules = openai_rules.rules_for(model)
+        return bound
+
+    def render_message(self, message: Message, previous_role: str | None) -> Rendered:
+        """One wire message, or one for each result of a tool message."""
+        if message.role == "tool" and len(message.tool_results) > 1:
+            blocks = tuple(self._wire(each) for each in _split_results(message))
+        else:
+            blocks = (self._wire(message),)
+        return Rendered(role=message.role, blocks=blocks, joins=False, mark_at=self._mark_at(blocks[-1]))
+
+    def _wire(self, message: Message) -> FrozenDict:
+        role = self.rules.instruction_role if message.role in _INSTRUCTIONS else message.role
+        as_parts = self.rules.content_parts == "always" and role not in ("assistant", "tool")
+        text = message._content
+        if isinstance(text, str) and message.name is None and not as_parts and role != "tool":
+            return FrozenDict(role=role, content=text)
+        wire = to_openai(message)
+        wire["role"] = role
+        content = wire.get("content")
+        if as_parts and isinstance(content, str):
+            wire["content"] = [{"type": "text", "text": content}]
+        elif not as_parts and isinstance(text, str) and "content" in wire:
+            wire["content"] = text
+        return freeze(wire, f"{message.role} message")  # type: ignore[no-any-return]  # freeze keeps the kind
+
+    def _mark_at(self, wire: FrozenDict) -> int:
+        content = wire.get("content")
+        if not self.rules.markable or not isinstance(content, list) or wire["role"] in ("assistant", "tool"):
+            return -1
+        kinds = [index for index, part in enumerate(content) if part.get("type") in self.rules.markable]
+        return kinds[-1] if kinds else -1
+
+    def wrap(self, role: str, blocks: tuple[FrozenDict, ...]) -> FrozenDict:
+        """A block is a whole wire message here."""
+        return blocks[0]
+
+    def render_tool(self, tool: Tool) -> FrozenDict:
+        """A function tool, or a provider's own kind as it came."""
+        import msgspec
+
+        if tool.opaque is not None:
+            return tool.opaque.value  # type: ignore[no-any-return]  # an opaque tool is a JSON object
+        function: dict[str, Any] = {"name": tool.name}
+        if tool.description is not None:
+            function["description"] = tool.description
+        if tool.parameters is not None:
+            function["parameters"] = msgspec.json.decode(tool.parameters)
+        if tool.extra is not None:
+            function.update(msgspec.json.decode(tool.extra))
+        return freeze({"type": "function", "function": function}, tool.name)  # type: ignore[no-any-return]
+
+    def render_system(self, texts: Sequence[str]) -> FrozenList:
+        """One leading message: a list of parts where marks may go on them, else one string."""
+        if not texts:
+            return FrozenList()
+        if self.rules.content_parts == "always":
+            content: Any = FrozenList(self.dynamic_part(text) for text in texts)
+        else:
+            content = "\n\n".join(texts)
+        return FrozenList([FrozenDict(role=self.rules.instruction_role, content=content)])
+
+    def dynamic_part(self, text: str) -> FrozenDict:
+        """A text part."""
+        return FrozenDict(type="text", text=text)
+
+    def mark_part(self, part: Mapping[str, Any], *, long: bool) -> FrozenDict:
+        """The part with ``prompt_cache_breakpoint``."""
+        breakpoint_ = FrozenDict(mode="explicit", ttl="12h") if long else FrozenDict(mode="explicit")
+        return FrozenDict(part, prompt_cache_breakpoint=breakpoint_)
+
+    def assemble(
+        self,
+        *,
+        model: str,
+        tools: FrozenList,
+        system: FrozenList,
+        messages: FrozenList,
+        params: Mapping[str, Any],
+        implicit: bool,
+        routing_key: str | None,
+    ) -> FrozenDict:
+        """The body; ``system`` already leads ``messages``."""
+        body: dict[str, Any] = {"model": model, "messages": messages}
+        if tools:
+            body["tools"] = tools
+        if self.rules.routing_field is not None and routing_key is not None:
+            body[self.rules.routing_field] = routing_key
+        if self.rules.implicit and not implicit:
+            body["prompt_cache_options"] = FrozenDict(mode="explicit")
+        return FrozenDict(body, **params)
+
+    def kwargs(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments for ``client.chat.completions.create``."""
+        return sdk_arguments(body, "openai", "resources.chat.completions.Completions", _SDK_FIELDS)
+
+    def read_usage(self, response: Any) -> Usage | None:
+        """``prompt_tokens`` include the cached ones; DeepSeek's own field names are read too."""
+        usage = as_dict(response).get("usage")
+        if usage is None:
+            return None
+        details = usage.get("prompt_tokens_details") or {}
+        read = count_field(details, "cached_tokens") or count_field(usage, "prompt_cache_hit_tokens")
+        return Usage(
+            input_tokens=count_field(usage, "prompt_tokens"),
+            output_tokens=count_field(usage, "completion_tokens"),
+            cache_read_tokens=read,
+            cache_write_tokens=count_field(details, "cache_write_tokens"),
+        )
+
+    def read_message(self, response: Any) -> Message:
+        """The first choice. Fields that say nothing (null, empty lists) are left out."""
+        choices = as_dict(response).get("choices")
+        if not choices:
+            raise DialectError(f"the response has no choices: found the fields {sorted(as_dict(response))}")
+        message = choices[0].get("message") or {}
+        kept = {key: value for key, value in message.items() if key == "content" or value not in (None, [], {})}
+        return from_openai({"role": "assistant", "content": None, **kept})
+
+    def send(self, client: Any, kwargs: Mapping[str, Any]) -> Any:
+        """``client.chat.completions.create(**kwargs)``"""
+        return client.chat.completions.create(**kwargs)
+
+    async def asend(self, client: Any, kwargs: Mapping[str, Any]) -> Any:
+        """The same with ``AsyncOpenAI``."""
+        return await client.chat.completions.create(**kwargs)
+
+    def stream(self, client: Any, kwargs: Mapping[str, Any]) -> Iterator[Event]:
+        """Text as it comes; the last event holds the whole response. Usage is asked for."""
+        whole = ChatAccumulator()
+        with client.chat.completions.create(**_streaming(kwargs)) as chunks:
+            for chunk in chunks:
+                yield from whole.add(as_dict(chunk))
+        yield Event("done", value=whole.response())
+
+    async def astream(self, client: Any, kwargs: Mapping[str, Any]) -> AsyncIterator[Event]:
+        """The same with ``AsyncOpenAI``."""
+        whole = ChatAccumulator()
+        async with await client.chat.completions.create(**_streaming(kwargs)) as chunks:
+            async for chunk in chunks:
+                for event in whole.add(as_dict(chunk)):
+                    yield event
+        yield Event("done", value=whole.response())
+
+
+def _streaming(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    options = {"include_usage": True, **(kwargs.get("stream_options") or {})}
+    return {**kwargs, "stream": True, "stream_options": options}
+
+
+def _split_results(message: Message) -> list[Message]:
+    if len(message.parts) != len(message.tool_results):
+        raise LossyError("a tool message with several results holds other parts too; split it into one each")
+    return [Message("tool", [result], message.name) for result in message.tool_results]

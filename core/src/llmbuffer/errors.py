@@ -1,0 +1,96 @@
+"""The error tree: every error that llmbuffer raises on purpose.
+
+    LLMBufferError
+    ├── MessageError (ValueError)       a message, tool or parameter that cannot be taken in
+    │   ├── EncodingError               lone surrogates, NaN, infinities, values that are not JSON
+    │   ├── PairingError                a tool result without its call, or a call without its result
+    │   └── LossyError                  a conversion that would drop or change content
+    ├── FrozenError                     a change to what must not move within an epoch
+    ├── DialectError                    a provider's response or client that the dialect cannot use
+    │   ├── UnknownDialectError (LookupError)
+    │   └── UnknownModelError (LookupError)
+    ├── PlacementError (ValueError)     dynamic content that cannot be placed as asked
+    ├── PluginError                     a plugin that is broken, duplicated or unknown
+    ├── PriceError (ValueError)         a price that is missing or makes no sense
+    └── ReplayError (ValueError)        a recording that cannot be read
+
+A message says what was wrong (identifiers in ``repr`` form), what was found, and what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DialectError",
+    "EncodingError",
+    "FrozenError",
+    "LLMBufferError",
+    "LossyError",
+    "MessageError",
+    "PairingError",
+    "PlacementError",
+    "PluginError",
+    "PriceError",
+    "ReplayError",
+    "UnknownDialectError",
+    "UnknownModelError",
+]
+
+
+class LLMBufferError(Exception):
+    """Base of every error that llmbuffer raises on purpose."""
+
+
+class MessageError(LLMBufferError, ValueError):
+    """A message, tool or parameter that cannot be taken in; nothing was changed."""
+
+
+class EncodingError(MessageError):
+    """A value that has no faithful JSON form: lone surrogates, NaN, infinities, foreign objects."""
+
+
+class PairingError(MessageError):
+    """A tool result without its call, or a call that was not answered."""
+
+
+class LossyError(MessageError):
+    """A conversion that would drop or change content."""
+
+
+class FrozenError(LLMBufferError):
+    """A change to what must not move within an epoch.
+
+    Attributes: ``field`` is the name of what was to change, ``tokens`` what the change would bill again.
+    """
+
+    def __init__(self, message: str, *, field: str, tokens: int) -> None:
+        super().__init__(message)
+        self.field = field
+        self.tokens = tokens
+
+
+class DialectError(LLMBufferError):
+    """A provider's response or client object that the dialect cannot use."""
+
+
+class UnknownDialectError(DialectError, LookupError):
+    """A dialect name that no plugin registered."""
+
+
+class UnknownModelError(DialectError, LookupError):
+    """A model without rules where rules are required."""
+
+
+class PlacementError(LLMBufferError, ValueError):
+    """Dynamic content that cannot be placed as asked."""
+
+
+class PluginError(LLMBufferError):
+    """A plugin that is broken, registered twice or unknown; the message names its distribution."""
+
+
+class PriceError(LLMBufferError, ValueError):
+    """A price that is missing or makes no sense."""
+
+
+class ReplayError(LLMBufferError, ValueError):
+    """A recording that cannot be read; the message names file and line."""

@@ -1,0 +1,164 @@
+"""Where things stand in a prompt: the head in the order of its levels, breakpoints, and dynamic text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from .chain import Block, Node, root
+from .context import Segment, StableContext
+from .frozen import FrozenList
+from .messages import content_hash
+from .rules import CacheRules, Dialect, Mark, Place
+
+__all__ = ["Candidate", "Head", "Level", "Placement", "Sharing", "cheapest_placement", "plan_marks", "render_head"]
+
+Placement = Literal["turn", "tail", "sticky", "auto"]
+Sharing = Mapping[str, int]
+# How many sessions are expected to share a level when nobody says so: each level is shared far more widely than the next.
+DEFAULT_SHARING: Sharing = {"tools": 1000, "global": 1000, "tenant": 100, "user": 10, "session": 1}
+
+
+class Level(msgspec.Struct, frozen=True):
+    """The end of one level in the head: a place where a breakpoint serves every session that shares the level."""
+
+    name: str
+    node: Node
+    place: Place
+    long: bool = False
+
+
+class Head(msgspec.Struct, frozen=True):
+    """Tools and stable system text, rendered once and shared: ``node`` ends their chain."""
+
+    tools: FrozenList
+    system: FrozenList
+    node: Node
+    levels: tuple[Level, ...]
+    message_seed: bytes
+
+
+def render_head(context: StableContext, dialect: Dialect, count: Callable[[str], int]) -> Head:
+    """Tools, then segments in the order of their levels, as wire objects and as a chain of blocks.
+
+    The root of the chain is seeded with the model and the params that, once changed, leave nothing to read.
+    """
+    rules = dialect.rules
+    tools = FrozenList(dialect.render_tool(tool) for tool in context.tools)
+    node = root(_seed(dialect.name, context, rules.frozen_params, context.model))
+    levels: list[Level] = []
+    for index, tool in enumerate(tools):
+        wire = msgspec.json.encode(tool)
+        block = Block("tools", context.tools[index].name, wire.decode())
+        node = node.child(block, content=wire, wire=wire, tokens=count(block.text))
+    if tools:
+        levels.append(Level("tools", node, Place("tools", len(tools) - 1, 0 if "tool" in rules.markable else -1)))
+    for index, segment in enumerate(context.segments):
+        text = segment.content.encode()
+        block = Block("system", segment.name, segment.content)
+        node = node.child(block, content=text, wire=text, tokens=count(segment.content) + 2)
+        level = Level(segment.level, node, _system_place(dialect, index), segment.ttl == "long")
+        if levels and levels[-1].name == segment.level:
+            level = msgspec.structs.replace(level, long=level.long or levels.pop().long)
+        levels.append(level)
+    system = dialect.render_system([segment.content for segment in context.segments])
+    return Head(tools, system, node, tuple(levels), _seed("", context, rules.message_params, ""))
+
+
+def _seed(name: str, context: StableContext, fields: frozenset[str], model: str) -> bytes:
+    params = {key: value for key, value in context.params.items() if key in fields}
+    return content_hash([name.encode(), model.encode(), msgspec.json.encode(params)]).encode()
+
+
+def _system_place(dialect: Dialect, index: int) -> Place:
+    if "text" not in dialect.rules.markable:
+        return Place("system", 0)
+    return Place("system", 0, index) if dialect.system_in_messages else Place("system", index, 0)
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A place where a breakpoint could go: ``tokens`` and ``position`` from the start of the prompt."""
+
+    mark: Mark
+    node: Node
+    tokens: int
+    position: int
+    in_head: bool = False
+    sharing: int = 1
+
+
+def plan_marks(
+    rules: CacheRules, fixed: Sequence[Candidate | None], levels: Sequence[Candidate], *, slots: int | None = None
+) -> list[Candidate]:
+    """Choose breakpoints: ``fixed`` in their order, then levels by what they save, until the slots are used.
+
+    A level saves the tokens beyond the next shorter mark, for every session that shares it but no longer marked level.
+    ``slots`` (default: the rules') is what the user and the host left free. Nothing below the model's minimum is
+    marked, no place twice, and entries that live long come before those that do not. In prompt order.
+    """
+    free = rules.slots if slots is None else slots
+    chosen: list[Candidate] = []
+    for candidate in fixed:
+        if candidate is not None and len(chosen) < free and _markable(candidate, rules, chosen):
+            chosen.append(candidate)
+    open_levels = [level for level in levels if _markable(level, rules, chosen)]
+    while open_levels and len(chosen) < free:
+        best = max(open_levels, key=lambda level: _saving(level, chosen))
+        open_levels.remove(best)
+        if _saving(best, chosen) > 0:
+            chosen.append(best)
+    return _long_first(sorted(chosen, key=lambda candidate: candidate.tokens))
+
+
+def _markable(candidate: Candidate, rules: CacheRules, chosen: Sequence[Candidate]) -> bool:
+    place = candidate.mark.place
+    return place.part >= 0 and candidate.tokens >= rules.min_tokens and place not in [c.mark.place for c in chosen]
+
+
+def _saving(level: Candidate, chosen: Sequence[Candidate]) -> int:
+    shorter = max((c.tokens for c in chosen if c.tokens < level.tokens), default=0)
+    served = max((c.sharing for c in chosen if c.in_head and c.tokens > level.tokens), default=0)
+    return (level.tokens - shorter) * max(0, level.sharing - served)
+
+
+def _long_first(chosen: list[Candidate]) -> list[Candidate]:
+    last_long = max((index for index, c in enumerate(chosen) if c.mark.long), default=-1)
+    return [
+        msgspec.structs.replace(c, mark=msgspec.structs.replace(c.mark, long=True)) if index <= last_long else c
+        for index, c in enumerate(chosen)
+    ]
+
+
+def cheapest_placement(
+    rules: CacheRules, *, dynamic: int, calls: float, after: float, expected: float, tail_allowed: bool
+) -> tuple[Literal["turn", "tail", "sticky"], str]:
+    """The cheapest place for dynamic text, and why, in units of one input token's price.
+
+    ``dynamic`` tokens of the text, ``calls`` requests in the turn, ``after`` tokens that the turn appends behind it
+    (without the final reply), ``expected`` requests still to come.
+
+    >>> rules = CacheRules(name="engine", match="prefix")
+    >>> cheapest_placement(rules, dynamic=500, calls=1, after=0, expected=40, tail_allowed=False)[0]
+    'turn'
+    """
+    read, write = rules.read_multiplier, rules.write_multiplier
+    costs: dict[Literal["turn", "tail", "sticky"], float] = {
+        "turn": write * dynamic + max(0.0, calls - 1) * read * dynamic + (write - read) * after,
+        "sticky": write * dynamic + read * dynamic * expected,
+    }
+    if tail_allowed:
+        costs["tail"] = calls * dynamic
+    best = min(costs, key=lambda name: costs[name])
+    listed = ", ".join(f"{name} {cost:.0f}" for name, cost in sorted(costs.items(), key=lambda item: item[1]))
+    return best, f"placement {best}: cost in input tokens: {listed}"
+
+
+def render_dynamic(segments: Sequence[Segment]) -> list[str]:
+    """Dynamic segments as the texts that are sent, each with its name.
+
+    >>> render_dynamic([Segment("clock", "12:00", level="turn")])
+    ['<context name="clock">\\n12:00\\n</context>']
+    """
+    return [f'<context name="{segment.name}">\n{segment.content}\n</context>' for segment in segments]

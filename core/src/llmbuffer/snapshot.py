@@ -1,0 +1,155 @@
+"""What was sent, frozen: the chain of the head (tools, system), the chain of the messages, and the marks.
+
+A snapshot holds two tips and no entry a message, so that a session of 10,000 messages keeps 1 KB for each request that
+it remembers. Two snapshots are compared in O(log depth) steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from os.path import commonprefix
+from typing import Literal
+
+import msgspec
+
+from .chain import Block, Node, ancestor, common_prefix
+from .messages import Image, Message, Reasoning, Text, ToolCall, ToolResult
+
+__all__ = ["MarkAt", "Relation", "Snapshot", "message_tokens", "overlap", "relation", "texts"]
+
+Relation = Literal["same", "extension", "shrunk", "divergent"]
+
+
+class MarkAt(msgspec.Struct, frozen=True):
+    """A breakpoint in a snapshot: after ``node`` of the messages, or of the head if ``in_head``."""
+
+    node: Node
+    in_head: bool = False
+    long: bool = False
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """One rendered request: ``head`` ends tools and system, ``tip`` ends the messages with their dynamic tail.
+
+    The root of ``head`` is seeded with the model and the params that move everything; ``message_seed`` is a digest of
+    the params that only the messages depend on. ``split`` is the last node that the next turn will send again.
+    """
+
+    head: Node
+    tip: Node
+    split: Node
+    message_seed: bytes = b""
+    marks: tuple[MarkAt, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Prompt tokens of the request, as counted."""
+        return self.head.end + self.tip.end
+
+    def tokens_at(self, mark: MarkAt) -> int:
+        """Prompt tokens from the start to the end of a mark."""
+        return mark.node.end if mark.in_head else self.head.end + mark.node.end
+
+    def position_at(self, mark: MarkAt) -> int:
+        """The look-back position of a mark."""
+        return mark.node.position if mark.in_head else self.head.position + mark.node.position
+
+
+def overlap(a: Snapshot, b: Snapshot, count: Callable[[str], int] | None = None) -> int:
+    """Tokens of the longest common prefix of two requests, the part of a half-equal block included.
+
+    ``count`` counts the tokens of that part; without it they are taken in proportion to its characters.
+    """
+    if a.head.wire != b.head.wire:
+        shared = common_prefix(a.head, b.head)
+        if shared.depth == 0 and shared.wire != ancestor(b.head, 0).wire:
+            return 0
+        return shared.end + _partial(a.head, b.head, shared, count)
+    if a.message_seed != b.message_seed:
+        return a.head.end
+    shared = common_prefix(a.tip, b.tip)
+    return a.head.end + shared.end + _partial(a.tip, b.tip, shared, count)
+
+
+def relation(older: Snapshot, newer: Snapshot) -> Relation:
+    """How ``newer`` relates to ``older``: an extension begins with every byte of it.
+
+    >>> from llmbuffer.chain import root
+    >>> start = root()
+    >>> one = start.child(Message("user", "hi"), content=b"1", wire=b"1", tokens=2)
+    >>> relation(Snapshot(start, start, start), Snapshot(start, one, one))
+    'extension'
+    """
+    if older.head.wire != newer.head.wire or older.message_seed != newer.message_seed:
+        return "divergent"
+    if older.tip.wire == newer.tip.wire:
+        return "same"
+    shared = common_prefix(older.tip, newer.tip)
+    if shared.wire == older.tip.wire:
+        return "extension"
+    return "shrunk" if shared.wire == newer.tip.wire else "divergent"
+
+
+def _partial(a: Node, b: Node, shared: Node, count: Callable[[str], int] | None) -> int:
+    if shared.depth in (a.depth, b.depth):
+        return 0
+    first, second = ancestor(a, shared.depth + 1), ancestor(b, shared.depth + 1)
+    if first.wire == second.wire or not _alike(first.message, second.message):
+        return 0
+    left, right = "".join(texts(first.message)), "".join(texts(second.message))
+    same = commonprefix([left, right])
+    if not same:
+        return 0
+    if count is not None:
+        return min(count(same), first.tokens, second.tokens)
+    return min(first.tokens * len(same) // len(left), second.tokens * len(same) // len(right))
+
+
+def _alike(a: Message | Block | None, b: Message | Block | None) -> bool:
+    if isinstance(a, Message) and isinstance(b, Message):
+        return a.role == b.role and a.name == b.name
+    if isinstance(a, Block) and isinstance(b, Block):
+        return a.section == b.section
+    return False
+
+
+def texts(value: Message | Block | None) -> list[str]:
+    """The pieces of text that count in tokens, in prompt order."""
+    if isinstance(value, Block):
+        return [value.text]
+    if value is None:
+        return []
+    if isinstance(value._content, str):
+        return [value._content]
+    out: list[str] = []
+    for part in value._content:
+        if isinstance(part, Text | Reasoning):
+            out.append(part.text)
+        elif isinstance(part, ToolCall):
+            out += (part.name, part.arguments)
+        elif isinstance(part, ToolResult):
+            out += [part.content] if isinstance(part.content, str) else texts(Message("user", part.content))
+        elif not isinstance(part, Image):
+            out.append(_other(part))
+    return out
+
+
+MESSAGE_OVERHEAD = 4  # role and separators: 3 tokens in OpenAI's chat template, 4 in most open ones
+IMAGE_TOKENS = 765  # one high-detail 512-pixel tile grid at OpenAI; others are of the same order; reported usage corrects it
+
+
+def message_tokens(message: Message, count: Callable[[str], int]) -> int:
+    """Prompt tokens of one message as ``count`` sees its text, framing included.
+
+    >>> message_tokens(Message("user", "four"), len)
+    8
+    """
+    if isinstance(message._content, str):
+        return count(message._content) + MESSAGE_OVERHEAD
+    images = sum(isinstance(part, Image) for part in message._content)
+    return sum(map(count, texts(message))) + MESSAGE_OVERHEAD * len(message._content) + IMAGE_TOKENS * images
+
+
+def _other(part: object) -> str:
+    json = getattr(part, "json", None)
+    return json.decode() if isinstance(json, bytes) else ""

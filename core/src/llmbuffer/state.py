@@ -1,0 +1,194 @@
+"""The state of a history: frozen values, and how one more message makes the next one."""
+
+from __future__ import annotations
+
+import msgspec
+
+from .chain import Block, Node, root
+from .context import Segment
+from .errors import PairingError
+from .messages import Message, Opaque, canonical
+from .layout import render_dynamic
+from .rendered import RenderedList
+from .rules import Dialect, Place, Rendered
+from .snapshot import message_tokens
+from .tokens import TokenCounter
+
+__all__ = ["Anchor", "Link", "State", "Turn", "attach", "dynamic_nodes", "link"]
+
+MARK_FIELDS = frozenset({"cache_control", "prompt_cache_breakpoint"})
+_RUNS = frozenset({"tool_use", "tool_result"})  # a run of either is one position of the look-back
+
+
+class Anchor(msgspec.Struct, frozen=True):
+    """A node of the history and where it ends in the body."""
+
+    node: Node
+    place: Place
+
+
+class Turn:
+    """An open turn: the user message it began with, and the dynamic text that stands behind it while it lasts.
+
+    It remembers how far the messages of the turn were put on a chain behind the dynamic text: (history node, node on
+    that chain). That is a memo of a pure function, so a lost update costs work and nothing else.
+    """
+
+    __slots__ = ("_blocks", "_chain", "segments", "user")
+
+    def __init__(self, user: Anchor, segments: tuple[Segment, ...] = ()) -> None:
+        self.user = user
+        self.segments = segments
+        self._blocks: list[Node] | None = None
+        self._chain: tuple[Node, Node] | None = None
+
+    def blocks(self, counter: TokenCounter) -> list[Node]:
+        """The dynamic text as nodes behind the user's message."""
+        if self._blocks is None:
+            self._blocks = dynamic_nodes(self.user.node, self.segments, counter)
+        return self._blocks
+
+    def chain(self, tip: Node, counter: TokenCounter) -> Node:
+        """The tip of the turn's messages on a chain that has the dynamic text behind the user's message.
+
+        Work is proportional to what was appended since the last call.
+        """
+        memo, pending, node = self._chain, list[Node](), tip
+        while node is not self.user.node and not (memo is not None and node is memo[0]):
+            pending.append(node)
+            assert node.parent is not None, "the turn's user message is an ancestor of the tip"
+            node = node.parent
+        top = memo[1] if memo is not None and node is memo[0] else self.blocks(counter)[-1]
+        for original in reversed(pending):
+            top = _moved(original, top)
+        self._chain = (tip, top)
+        return top
+
+
+class State(msgspec.Struct, frozen=True):
+    """Where a session stands. Replaced as a whole, never changed.
+
+    ``tip`` is the last node and ``anchor`` the last place that may carry a mark; ``open_calls`` await results;
+    ``previous_tail`` is where the last request had its rolling mark; ``turns`` and ``requests`` count what was observed,
+    ``given_marks`` the breakpoints that came with messages of the user or the host.
+    """
+
+    tip: Node
+    rendered: RenderedList
+    kind: str | None = None
+    open_calls: tuple[str, ...] = ()
+    anchor: Anchor | None = None
+    turn: Turn | None = None
+    previous_tail: Anchor | None = None
+    turns: int = 0
+    requests: int = 0
+    given_marks: int = 0
+
+    @classmethod
+    def empty(cls) -> State:
+        """The state before the first message."""
+        return cls(tip=_ROOT, rendered=RenderedList())
+
+
+_ROOT = root(b"history")
+
+
+class Link(msgspec.Struct, frozen=True):
+    """A message made ready to follow a certain tip: its node and its rendering."""
+
+    message: Message
+    node: Node
+    rendered: Rendered
+    given_marks: int = 0
+
+
+def link(state: State, message: Message, dialect: Dialect, counter: TokenCounter) -> Link:
+    """Hash, count and render one message behind ``state``; work is proportional to the message.
+
+    Raises ``PairingError`` for a result without a call and for a message that leaves calls unanswered.
+    """
+    _check_pairing(state, message)
+    content = canonical(message)
+    rendered = dialect.render_message(message, state.rendered.role)
+    wire = rendered.role.encode() + msgspec.json.encode(rendered.blocks)
+    tokens = message_tokens(message, counter.count)
+    positions = _positions(rendered.kinds, state.kind) if rendered.kinds else 1
+    node = state.tip.child(message, content=content, wire=wire, tokens=tokens, positions=positions)
+    given = _given_marks(rendered) if any(isinstance(part, Opaque) for part in message.parts) else 0
+    return Link(message, node, rendered, given)
+
+
+def _given_marks(rendered: Rendered) -> int:
+    blocks = [part for block in rendered.blocks for part in (block, *(block.get("content") or ()))]
+    return sum(MARK_FIELDS.isdisjoint(block) is False for block in blocks if isinstance(block, dict))
+
+
+def attach(state: State, new: Link, dialect: Dialect, *, claim: bool = True) -> State:
+    """The state with one more message. ``claim=False`` leaves shared lists alone, for what may never be sent."""
+    message = new.message
+    rendered, place = state.rendered.append(new.rendered, dialect, claim=claim)
+    anchor = Anchor(new.node, place) if place.part >= 0 else state.anchor
+    calls = message.call_ids
+    turn, turns = state.turn, state.turns
+    if message.role == "user":
+        turn = Turn(Anchor(new.node, place))
+    elif message.role == "assistant" and not calls:
+        turn, turns = None, turns + (turn is not None)
+    answered = {result.call_id for result in message.tool_results}
+    return State(
+        tip=new.node,
+        rendered=rendered,
+        kind=new.rendered.kinds[-1] if new.rendered.kinds else state.kind,
+        open_calls=calls if calls else tuple(call for call in state.open_calls if call not in answered),
+        anchor=anchor,
+        turn=turn,
+        previous_tail=state.previous_tail,
+        turns=turns,
+        requests=state.requests,
+        given_marks=state.given_marks + new.given_marks,
+    )
+
+
+def _check_pairing(state: State, message: Message) -> None:
+    for result in message.tool_results:
+        if result.call_id not in state.open_calls:
+            raise PairingError(
+                f"tool result for call {result.call_id!r}, which nobody awaits: open calls are "
+                f"{list(state.open_calls)}; append the assistant message with the call first"
+            )
+    if state.open_calls and message.role in ("user", "assistant") and not message.tool_results:
+        raise PairingError(
+            f"a {message.role} message before the calls {list(state.open_calls)} were answered: append a tool "
+            "message for each, an error text if the tool did not run"
+        )
+
+
+def _positions(kinds: tuple[str, ...], previous: str | None) -> int:
+    count = 0
+    for kind in kinds:
+        count += kind not in _RUNS or kind != previous
+        previous = kind
+    return count
+
+
+def _moved(original: Node, parent: Node) -> Node:
+    """The same message behind other bytes; its digests stand for its content, which is not hashed again."""
+    assert original.parent is not None and original.message is not None
+    return parent.child(
+        original.message,
+        content=original.digest,
+        wire=original.wire,
+        tokens=original.tokens,
+        positions=original.position - original.parent.position,
+    )
+
+
+def dynamic_nodes(after: Node, segments: tuple[Segment, ...], counter: TokenCounter) -> list[Node]:
+    """Dynamic segments as nodes behind ``after``."""
+    nodes: list[Node] = []
+    for segment, text in zip(segments, render_dynamic(segments), strict=True):
+        wire = text.encode()
+        block = Block("messages", segment.name, text)
+        after = after.child(block, content=wire, wire=wire, tokens=counter.count(text) + 1)
+        nodes.append(after)
+    return nodes

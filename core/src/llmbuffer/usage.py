@@ -1,0 +1,64 @@
+"""What one request used, in tokens; defined once, inclusively, so that providers can be compared.
+
+``input_tokens`` counts every prompt token, also those that were read from or written to a cache. Providers
+differ here: Anthropic reports them apart, OpenAI, Gemini and DeepSeek include them. Dialects convert.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from .errors import MessageError
+
+__all__ = ["Usage"]
+
+
+class Usage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """Tokens of one request, or the sum over several.
+
+    All fields are token counts and default to 0. ``cache_read_tokens`` and ``cache_write_tokens`` are included in
+    ``input_tokens``; ``cache_write_long_tokens`` (entries kept for 1 h or 12 h) is included in ``cache_write_tokens``.
+
+    Raises ``MessageError`` for a negative count and for parts that exceed their whole.
+
+    >>> usage = Usage(input_tokens=1000, output_tokens=20, cache_read_tokens=800, cache_write_tokens=150)
+    >>> usage.fresh_tokens, usage.hit_ratio
+    (50, 0.8)
+    >>> (usage + usage).input_tokens
+    2000
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_write_long_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.cache_read_tokens, self.cache_write_long_tokens, self.output_tokens) < 0:
+            raise MessageError(f"a token count is negative in {self!r}: counts start at 0")
+        if self.cache_write_long_tokens > self.cache_write_tokens:
+            raise MessageError(f"cache_write_long_tokens exceeds cache_write_tokens in {self!r}, which includes it")
+        if self.cache_read_tokens + self.cache_write_tokens > self.input_tokens:
+            raise MessageError(f"reads and writes exceed input_tokens in {self!r}, which includes both")
+
+    @property
+    def fresh_tokens(self) -> int:
+        """Prompt tokens that were neither read from nor written to a cache."""
+        return self.input_tokens - self.cache_read_tokens - self.cache_write_tokens
+
+    @property
+    def hit_ratio(self) -> float:
+        """``cache_read_tokens / input_tokens``, a fraction of 1; 0.0 where nothing was sent."""
+        return self.cache_read_tokens / self.input_tokens if self.input_tokens else 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        if not isinstance(other, Usage):
+            return NotImplemented
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cache_read_tokens=self.cache_read_tokens + other.cache_read_tokens,
+            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
+            cache_write_long_tokens=self.cache_write_long_tokens + other.cache_write_long_tokens,
+        )
