@@ -25,15 +25,17 @@ from .errors import (
     UnknownModelError,
 )
 from .forecast import Forecast
-from .hookspecs import hookimpl
 from .ledger import Ledger
-from .messages import File, Image, Message, Opaque, Reasoning, Text, Tool, ToolCall, ToolResult
+from .messages import Message
+from .observing import Observation
+from .parts import File, Image, Opaque, Reasoning, Text, ToolCall, ToolResult
 from .plugins import get_dialect
 from .prices import Price
-from .request import Observation, Request
+from .request import Request
 from .rules import CacheRules, Dialect
 from .session import Session
 from .tokens import TokenCounter
+from .tools import Tool
 from .usage import Usage
 
 __all__ = [
@@ -76,5 +78,4 @@ __all__ = [
     "UnknownModelError",
     "Usage",
     "get_dialect",
-    "hookimpl",
 ]

@@ -17,7 +17,13 @@ from .usage import Usage
 __all__ = ["CacheBreak", "Cause", "diagnose"]
 
 Cause = Literal[
-    "expired", "not-yet-visible", "lookback-exceeded", "below-minimum", "evicted-or-routed", "unreported", "thawed"
+    "expired",
+    "not-yet-visible",
+    "lookback-exceeded",
+    "below-minimum",
+    "evicted-or-routed",
+    "unreported",
+    "thawed",
 ]
 _FIX: dict[str, str] = {
     "expired": "send the next request within the time to live, or mark the stable segments with ttl='long'",
@@ -54,7 +60,9 @@ class CacheBreak(msgspec.Struct, frozen=True):
     fix: str = ""
 
 
-def diagnose(lookup: Lookup, usage: Usage | None, rules: CacheRules, price: Price | None) -> CacheBreak | None:
+def diagnose(
+    lookup: Lookup, usage: Usage | None, rules: CacheRules, price: Price | None
+) -> CacheBreak | None:
     """Compare what a warm cache would have read with what the provider reported.
 
     Less than 5 % of the prefix, or one step of the cache, is no break: counts of tokens differ by that much.
@@ -78,7 +86,12 @@ def diagnose(lookup: Lookup, usage: Usage | None, rules: CacheRules, price: Pric
 
 
 def _record(cause: Cause, lost: int, confidence: float, price: Price | None) -> CacheBreak:
-    paid = None if price is None else lost * max(0.0, price.input - price.cache_read) / 1e6
+    paid = None if price is None else lost * price.input * max(0.0, 1 - price.read_multiplier) / 1e6
     return CacheBreak(
-        cause=cause, section="messages", tokens_lost=lost, confidence=confidence, cost=paid, fix=_FIX.get(cause, "")
+        cause=cause,
+        section="messages",
+        tokens_lost=lost,
+        confidence=confidence,
+        cost=paid,
+        fix=_FIX.get(cause, ""),
     )

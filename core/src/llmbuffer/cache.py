@@ -27,6 +27,9 @@ class Lookup(msgspec.Struct, frozen=True, gc=False):
 
     ``write_tokens`` includes ``write_long_tokens`` (entries kept for 1 h or 12 h). ``warm_tokens`` is what would have been
     read if nothing had expired, were still being written or lay out of reach.
+
+    >>> Lookup(800, 150, 0, 50, 800, "hit").usage().hit_ratio
+    0.8
     """
 
     read_tokens: int
@@ -50,7 +53,17 @@ class Lookup(msgspec.Struct, frozen=True, gc=False):
 class _Entry:
     """A stored prefix. ``superseded`` is when a longer entry that covers it became visible."""
 
-    __slots__ = ("expires", "long", "snapshot", "superseded", "visible", "node", "in_head", "tokens", "position")
+    __slots__ = (
+        "expires",
+        "in_head",
+        "long",
+        "node",
+        "position",
+        "snapshot",
+        "superseded",
+        "tokens",
+        "visible",
+    )
 
     def __init__(self, snapshot: Snapshot, mark: MarkAt, *, expires: float, visible: float) -> None:
         self.snapshot = snapshot
@@ -67,7 +80,11 @@ class _Entry:
         if self.in_head:
             return is_ancestor(self.node, other.head)
         same_head = self.snapshot.head.wire == other.head.wire
-        return same_head and self.snapshot.message_seed == other.message_seed and is_ancestor(self.node, other.tip)
+        return (
+            same_head
+            and self.snapshot.message_seed == other.message_seed
+            and is_ancestor(self.node, other.tip)
+        )
 
 
 class CacheModel:

@@ -131,7 +131,7 @@ def common_prefix(a: Node, b: Node) -> Node:
         if a.jump is not b.jump and a.jump.wire != b.jump.wire:
             a, b = a.jump, b.jump
         else:
-            a, b = a.parent, _parent(b)
+            a, b = _parent(a), _parent(b)
     return a
 
 

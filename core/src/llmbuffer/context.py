@@ -9,7 +9,8 @@ import msgspec
 
 from .errors import MessageError
 from .frozen import FrozenDict, canonical_json, check_text, freeze
-from .messages import Tool, content_hash
+from .messages import content_hash
+from .tools import Tool
 
 __all__ = ["CacheKey", "Level", "Segment", "StableContext", "dynamic_segments"]
 
@@ -47,9 +48,13 @@ class Segment(msgspec.Struct, frozen=True, gc=False):
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
-            raise MessageError(f"segment {self.name!r}: unknown level {self.level!r}; use one of {', '.join(LEVELS)}")
+            raise MessageError(
+                f"segment {self.name!r}: unknown level {self.level!r}; use one of {', '.join(LEVELS)}"
+            )
         if not isinstance(self.content, str) or not isinstance(self.name, str):
-            raise MessageError(f"segment {self.name!r}: name and content are strings, not {type(self.content).__name__}")
+            raise MessageError(
+                f"segment {self.name!r}: name and content are strings, not {type(self.content).__name__}"
+            )
         check_text(self.content, f"segment {self.name!r}")
         check_text(self.name, "segment name")
 
@@ -124,7 +129,9 @@ class StableContext:
         return StableContext(**{**kept, **changes})
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"StableContext is frozen: use context.replace({name}=…), then session.fork or thaw")
+        raise AttributeError(
+            f"StableContext is frozen: use context.replace({name}=…), then session.fork or thaw"
+        )
 
     def __eq__(self, other: object) -> bool:
         return self.fingerprint == other.fingerprint if isinstance(other, StableContext) else NotImplemented
@@ -167,7 +174,9 @@ def dynamic_segments(dynamic: Mapping[str, str] | Iterable[Segment]) -> tuple[Se
     if isinstance(dynamic, Mapping):
         segments = tuple(Segment(name, content, level="turn") for name, content in dynamic.items())
     elif isinstance(dynamic, str):
-        raise MessageError("dynamic is a string: give a mapping from name to text, such as {'retrieved': text}")
+        raise MessageError(
+            "dynamic is a string: give a mapping from name to text, such as {'retrieved': text}"
+        )
     else:
         segments = _unique(tuple(_turn_level(segment) for segment in dynamic), "dynamic segments")
     return tuple(segment for segment in segments if segment.content)

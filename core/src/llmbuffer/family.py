@@ -20,7 +20,17 @@ _REMEMBERED = 128  # cache entries: the tips of recent requests and the marks th
 class Family:
     """Shared by a session and all its forks; thread-safe."""
 
-    __slots__ = ("_caches", "_calibrations", "_lock", "_prices", "clock", "counter", "overrides", "routing_key", "sharing")
+    __slots__ = (
+        "_caches",
+        "_calibrations",
+        "_lock",
+        "_prices",
+        "clock",
+        "counter",
+        "overrides",
+        "routing_key",
+        "sharing",
+    )
 
     def __init__(
         self,

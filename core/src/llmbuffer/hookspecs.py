@@ -1,4 +1,4 @@
-"""All hooks of llmbuffer, on one screen. A plugin implements any of them with ``llmbuffer.hookimpl``.
+"""All hooks of llmbuffer, on one screen. A plugin implements any of them with ``hookimpl``.
 
 A distribution registers its plugin module under the entry point group ``llmbuffer``. A hook gets a ``register`` callable:
 ``register(name, factory)``. The factory is called when the name is first asked for, so importing a plugin stays cheap.

@@ -13,7 +13,16 @@ from .frozen import FrozenList
 from .messages import content_hash
 from .rules import CacheRules, Dialect, Mark, Place
 
-__all__ = ["Candidate", "Head", "Level", "Placement", "Sharing", "cheapest_placement", "plan_marks", "render_head"]
+__all__ = [
+    "Candidate",
+    "Head",
+    "Level",
+    "Placement",
+    "Sharing",
+    "cheapest_placement",
+    "plan_marks",
+    "render_head",
+]
 
 Placement = Literal["turn", "tail", "sticky", "auto"]
 Sharing = Mapping[str, int]
@@ -54,7 +63,9 @@ def render_head(context: StableContext, dialect: Dialect, count: Callable[[str],
         block = Block("tools", context.tools[index].name, wire.decode())
         node = node.child(block, content=wire, wire=wire, tokens=count(block.text))
     if tools:
-        levels.append(Level("tools", node, Place("tools", len(tools) - 1, 0 if "tool" in rules.markable else -1)))
+        levels.append(
+            Level("tools", node, Place("tools", len(tools) - 1, 0 if "tool" in rules.markable else -1))
+        )
     for index, segment in enumerate(context.segments):
         text = segment.content.encode()
         block = Block("system", segment.name, segment.content)
@@ -90,7 +101,11 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 def plan_marks(
-    rules: CacheRules, fixed: Sequence[Candidate | None], levels: Sequence[Candidate], *, slots: int | None = None
+    rules: CacheRules,
+    fixed: Sequence[Candidate | None],
+    levels: Sequence[Candidate],
+    *,
+    slots: int | None = None,
 ) -> list[Candidate]:
     """Choose breakpoints: ``fixed`` in their order, then levels by what they save, until the slots are used.
 
@@ -114,7 +129,11 @@ def plan_marks(
 
 def _markable(candidate: Candidate, rules: CacheRules, chosen: Sequence[Candidate]) -> bool:
     place = candidate.mark.place
-    return place.part >= 0 and candidate.tokens >= rules.min_tokens and place not in [c.mark.place for c in chosen]
+    return (
+        place.part >= 0
+        and candidate.tokens >= rules.min_tokens
+        and place not in [c.mark.place for c in chosen]
+    )
 
 
 def _saving(level: Candidate, chosen: Sequence[Candidate]) -> int:
@@ -126,7 +145,9 @@ def _saving(level: Candidate, chosen: Sequence[Candidate]) -> int:
 def _long_first(chosen: list[Candidate]) -> list[Candidate]:
     last_long = max((index for index, c in enumerate(chosen) if c.mark.long), default=-1)
     return [
-        msgspec.structs.replace(c, mark=msgspec.structs.replace(c.mark, long=True)) if index <= last_long else c
+        msgspec.structs.replace(c, mark=msgspec.structs.replace(c.mark, long=True))
+        if index <= last_long
+        else c
         for index, c in enumerate(chosen)
     ]
 
@@ -156,9 +177,9 @@ def cheapest_placement(
 
 
 def render_dynamic(segments: Sequence[Segment]) -> list[str]:
-    """Dynamic segments as the texts that are sent, each with its name.
+    r"""Dynamic segments as the texts that are sent, each with its name.
 
     >>> render_dynamic([Segment("clock", "12:00", level="turn")])
-    ['<context name="clock">\\n12:00\\n</context>']
+    ['<context name="clock">\n12:00\n</context>']
     """
     return [f'<context name="{segment.name}">\n{segment.content}\n</context>' for segment in segments]

@@ -89,19 +89,28 @@ class Ledger:
         lines += [" | ".join(f"{cell:>8}" for cell in row) for row in self._rows()]
         total = self.usage
         money = "" if self.cost is None else f", {self.cost:.4f} USD"
-        lines.append(f"{self.requests} requests, {total.input_tokens:,} tokens in, hit ratio {total.hit_ratio:.3f}{money}")
+        lines.append(
+            f"{self.requests} requests, {total.input_tokens:,} tokens in, hit ratio {total.hit_ratio:.3f}{money}"
+        )
         return "\n".join(lines)
 
     def _rows(self) -> Iterator[list[str]]:
         for index, entry in enumerate(self):
             usage = entry.usage or Usage()
-            numbers = (usage.input_tokens, usage.cache_read_tokens, usage.cache_write_tokens, usage.fresh_tokens)
+            numbers = (
+                usage.input_tokens,
+                usage.cache_read_tokens,
+                usage.cache_write_tokens,
+                usage.fresh_tokens,
+            )
             broken = entry.cache_break.cause if entry.cache_break is not None else entry.reason
             yield [str(index), *map(str, numbers), f"{usage.hit_ratio:.3f}", broken or entry.kind]
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{escape(title)}</th>" for title in _TITLES)
-        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self._rows())
+        body = "".join(
+            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self._rows()
+        )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
     def __repr__(self) -> str:

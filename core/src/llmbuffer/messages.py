@@ -1,4 +1,4 @@
-"""Messages, their parts, and tools: frozen values that are equal by content.
+"""Messages: frozen values that are equal by content.
 
 Nothing a provider or a framework put into a message is lost: what has no neutral part travels as an ``Opaque``
 part and comes back as it was. Arguments of a tool call stay the string that the model wrote.
@@ -8,131 +8,32 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NoReturn, TypeAlias, cast, get_args
+from typing import Any, Literal, NoReturn, cast, get_args
 
 import msgspec
 
 from .errors import EncodingError, MessageError
-from .frozen import canonical_json, check_text, freeze, wire_json
+from .frozen import canonical_json, check_text
+from .parts import PART_TYPES, File, Image, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
+from .tools import Tool
 
-__all__ = ["File", "Image", "Message", "Opaque", "Part", "Reasoning", "Role", "Text", "Tool", "ToolCall", "ToolResult"]
+__all__ = [
+    "File",
+    "Image",
+    "Message",
+    "Opaque",
+    "Part",
+    "Reasoning",
+    "Role",
+    "Text",
+    "Tool",
+    "ToolCall",
+    "ToolResult",
+]
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 ROLES: frozenset[str] = frozenset(get_args(Role))
 MAX_MESSAGE_BYTES = 32 * 2**20  # Anthropic refuses requests over 32 MB; OpenAI's limit is higher
-
-
-class _Private(msgspec.Struct, frozen=True, gc=False):
-    """A part whose ``repr`` tells lengths, never prompt text."""
-
-    def __repr__(self) -> str:
-        fields = ", ".join(_length(field, getattr(self, field)) for field in self.__struct_fields__)
-        return f"{type(self).__name__}({fields})"
-
-
-def _length(field: str, value: object) -> str:
-    if isinstance(value, str | bytes | tuple) and field not in ("id", "call_id", "slot", "dialect"):
-        return f"{field}=<{len(value)}>"
-    return f"{field}={value!r}"
-
-
-class Text(_Private, frozen=True, gc=False, tag="text"):
-    """Plain text.
-
-    >>> Text("hello").text
-    'hello'
-    """
-
-    text: str
-
-
-class Image(_Private, frozen=True, gc=False, tag="image"):
-    """An image: an address, or a ``data:`` URL that holds the bytes; ``detail`` as OpenAI knows it.
-
-    >>> Image("https://example.com/a.png", detail="low").detail
-    'low'
-    """
-
-    url: str
-    detail: str | None = None
-
-
-class File(_Private, frozen=True, gc=False, tag="file"):
-    """A file: a ``data:`` URL or address, or the id of an upload, and its name.
-
-    >>> File(id="file-1", name="a.pdf").name
-    'a.pdf'
-    """
-
-    url: str | None = None
-    id: str | None = None
-    name: str | None = None
-
-
-class Opaque(_Private, frozen=True, gc=False, tag="opaque"):
-    """Provider-specific content: raw JSON that comes back byte for byte.
-
-    ``slot`` says where it belongs in the provider's message: ``content`` (an item of its content list),
-    ``tool_calls`` (an item of that list) or ``field:NAME`` (a field of the message itself).
-
-    >>> Opaque.of("anthropic", {"type": "thinking", "thinking": "…", "signature": "s"}).value["signature"]
-    's'
-    """
-
-    dialect: str
-    json: bytes
-    slot: str = "content"
-
-    @classmethod
-    def of(cls, dialect: str, value: object, slot: str = "content") -> Opaque:
-        """Wrap a JSON value, key order kept; raises ``EncodingError`` for what JSON cannot carry."""
-        return cls(dialect, wire_json(freeze(value, slot)), slot)
-
-    @property
-    def value(self) -> Any:
-        """The JSON value, in read-only containers."""
-        return freeze(msgspec.json.decode(self.json))
-
-
-class ToolCall(_Private, frozen=True, gc=False, tag="tool_call", omit_defaults=True):
-    """A call that the model made; ``arguments`` is the exact string it wrote, valid JSON or not.
-
-    ``extra`` holds what else the provider put into the call (a signature, a caller), for the way back.
-
-    >>> ToolCall("call_1", "search", '{"q": 1e2}').arguments
-    '{"q": 1e2}'
-    """
-
-    id: str
-    name: str
-    arguments: str
-    extra: Opaque | None = None
-
-
-class Reasoning(_Private, frozen=True, gc=False, tag="reasoning"):
-    """Reasoning that the provider returned as plain text, unsigned.
-
-    >>> Reasoning("first, …").text
-    'first, …'
-    """
-
-    text: str
-
-
-class ToolResult(_Private, frozen=True, gc=True, tag="tool_result"):
-    """What a tool returned: text or parts, for the call with ``call_id``.
-
-    >>> ToolResult("call_1", "42").content
-    '42'
-    """
-
-    call_id: str
-    content: str | tuple[Text | Image | File | Opaque, ...]
-    is_error: bool = False
-
-
-Part: TypeAlias = Text | Image | File | ToolCall | ToolResult | Reasoning | Opaque
-PART_TYPES = get_args(Part)
 
 
 class Message:
@@ -154,10 +55,17 @@ class Message:
     role: Role
     name: str | None
     _content: str | tuple[Part, ...]  # one Text part is kept as its bare string: half the memory of a session
-    _shape: str | None  # how OpenAI's `content` was written ("null", "parts", …): for to_openai(), not identity
+    _shape: (
+        str | None
+    )  # how OpenAI's `content` was written ("null", "parts", …): for to_openai(), not identity
 
     def __init__(
-        self, role: Role, parts: str | Sequence[Part] = (), name: str | None = None, *, _shape: str | None = None
+        self,
+        role: Role,
+        parts: str | Sequence[Part] = (),
+        name: str | None = None,
+        *,
+        _shape: str | None = None,
     ) -> None:
         if role not in ROLES:
             raise MessageError(f"unknown role {role!r}: use one of {', '.join(sorted(ROLES))}")
@@ -204,6 +112,25 @@ class Message:
         if isinstance(self._content, str):
             return ()
         return tuple(part for part in self._content if isinstance(part, ToolResult))
+
+    @classmethod
+    def of(cls, value: object) -> Message:
+        """What a user says, as a message: a string, a ``Message``, a mapping or parts in OpenAI's format, or parts.
+
+        >>> Message.of("hi") == Message.of({"role": "user", "content": "hi"})
+        True
+        """
+        if isinstance(value, Message):
+            return value
+        if isinstance(value, Mapping):
+            return cls.from_openai(value)
+        if isinstance(value, Sequence) and value and isinstance(value[0], Mapping):
+            return cls.from_openai({"role": "user", "content": value})
+        if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+            return cls("user", value)
+        raise MessageError(
+            f"a {type(value).__name__} is no message: give a string, a Message, or a list of parts"
+        )
 
     @classmethod
     def from_openai(cls, message: Mapping[str, Any]) -> Message:
@@ -324,84 +251,10 @@ def content_hash(data: Iterable[bytes] | bytes) -> str:
     """A content hash as text, tagged with its algorithm: ``b2:`` and 48 hexadecimal digits.
 
     >>> content_hash(b"x")[:9]
-    'b2:6a2e43'
+    'b2:43c7ef'
     """
     digest = hashlib.blake2b(digest_size=24)
     for piece in (data,) if isinstance(data, bytes) else data:
         digest.update(len(piece).to_bytes(8, "big"))
         digest.update(piece)
     return f"b2:{digest.hexdigest()}"
-
-
-class Tool(_Private, frozen=True, gc=False):
-    """A tool that the model may call.
-
-    ``parameters`` is the JSON schema as raw bytes, first seen order kept; ``extra`` holds further fields of the
-    provider's function object (``strict``, …) and ``opaque`` a provider's own tool kind, both as raw JSON.
-
-    >>> tool = Tool.of({"name": "add", "description": "Add.", "parameters": {"type": "object"}})
-    >>> tool.name, tool.parameters
-    ('add', b'{"type":"object"}')
-    """
-
-    name: str
-    description: str | None = None
-    parameters: bytes | None = None
-    extra: bytes | None = None
-    opaque: Opaque | None = None
-
-    @classmethod
-    def of(cls, tool: Tool | Mapping[str, Any]) -> Tool:
-        """Take in a tool: OpenAI's function tool, Anthropic's, or a provider's own kind.
-
-        Raises ``MessageError`` where no name is found and ``EncodingError`` for values that JSON cannot carry.
-        """
-        if isinstance(tool, Tool):
-            return tool
-        if not isinstance(tool, Mapping):
-            raise MessageError(f"a tool is a mapping or a Tool, not {type(tool).__name__}")
-        kind = tool.get("type")
-        if kind == "function" and isinstance(tool.get("function"), Mapping) and set(tool) == {"type", "function"}:
-            return _function_tool(tool["function"], "parameters")
-        if kind is None or (kind == "custom" and "input_schema" in tool):
-            fields = {key: value for key, value in tool.items() if key != "type"}
-            return _function_tool(fields, "input_schema" if "input_schema" in tool else "parameters")
-        name = tool.get("name") or kind
-        return cls(_name(name), opaque=Opaque.of("any", tool, "tools"))
-
-    @property
-    def identity(self) -> bytes:
-        """Canonical bytes: equal for tools that differ in key order only."""
-        schema = None if self.parameters is None else msgspec.json.decode(self.parameters)
-        extra = None if self.extra is None else msgspec.json.decode(self.extra)
-        opaque = None if self.opaque is None else self.opaque.value
-        return canonical_json([self.name, self.description, schema, extra, opaque])
-
-
-def _function_tool(fields: Mapping[str, Any], schema_key: str) -> Tool:
-    extra = {key: value for key, value in fields.items() if key not in ("name", "description", schema_key)}
-    schema = fields.get(schema_key)
-    name = _name(fields.get("name"))
-    return Tool(
-        name=name,
-        description=fields.get("description"),
-        parameters=None if schema is None else _schema(schema, name),
-        extra=wire_json(freeze(extra, f"tool {name!r}")) if extra else None,
-    )
-
-
-def _schema(schema: object, name: str) -> bytes:
-    if isinstance(schema, bytes | str):
-        raw = schema.encode() if isinstance(schema, str) else schema
-        try:
-            msgspec.json.decode(raw)
-        except msgspec.DecodeError as error:
-            raise EncodingError(f"the schema of tool {name!r} is not JSON: {error}") from None
-        return raw
-    return wire_json(freeze(schema, f"tool {name!r}.parameters"))
-
-
-def _name(name: object) -> str:
-    if not isinstance(name, str) or not name:
-        raise MessageError(f"a tool needs a name, found {name!r}: give a mapping with 'name'")
-    return check_text(name, "tool name")

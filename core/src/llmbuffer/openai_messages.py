@@ -57,7 +57,11 @@ def _part(item: object, path: str) -> Text | Image | File | Opaque:
     inner = item.get("image_url") if kind == "image_url" else item.get("file")
     if kind == "text" and set(item) == {"type", "text"} and isinstance(item["text"], str):
         return Text(check_text(item["text"], f"{path}.text"))
-    if kind == "image_url" and set(item) == {"type", "image_url"} and _only_strings(inner, {"url"}, {"detail"}):
+    if (
+        kind == "image_url"
+        and set(item) == {"type", "image_url"}
+        and _only_strings(inner, {"url"}, {"detail"})
+    ):
         return Image(**cast(dict[str, str], dict(cast(Mapping[str, str], inner))))
     if kind == "file" and set(item) == {"type", "file"} and _only_strings(inner, set(), set(_FILE)):
         return File(**{_FILE[key]: value for key, value in cast(Mapping[str, str], inner).items()})
@@ -82,7 +86,9 @@ def _call(call: object) -> Part:
         if isinstance(function["arguments"], str) and isinstance(function["name"], str):
             rest = {key: value for key, value in call.items() if key not in ("id", "type", "function")}
             extra = Opaque.of("openai", rest, "tool_call") if rest else None
-            return ToolCall(call["id"], function["name"], check_text(function["arguments"], "arguments"), extra)
+            return ToolCall(
+                call["id"], function["name"], check_text(function["arguments"], "arguments"), extra
+            )
         raise MessageError(
             f"call {call['id']!r}: arguments is a {type(function['arguments']).__name__}, not the string that the "
             "model wrote; pass json.dumps(arguments)"
@@ -98,7 +104,9 @@ def _tool_message(message: Mapping[str, Any]) -> Message:
         raise PairingError(f"a tool message needs tool_call_id, found {call_id!r}")
     shape, parts = _content(message)
     content: Any = parts[0].text if shape is None and isinstance(parts[0], Text) else tuple(parts)
-    return Message("tool", [ToolResult(call_id, content), *_fields(message)], message.get("name"), _shape=shape)
+    return Message(
+        "tool", [ToolResult(call_id, content), *_fields(message)], message.get("name"), _shape=shape
+    )
 
 
 def to_openai(message: Message) -> dict[str, Any]:
@@ -151,7 +159,9 @@ def _put_fields(out: dict[str, Any], message: Message) -> None:
             _own(part)
             out[part.slot.removeprefix("field:")] = thawed(part.value)
         elif isinstance(part, ToolResult) and message.role != "tool":
-            raise LossyError(f"a tool result in a {message.role!r} message has no place in OpenAI's chat format")
+            raise LossyError(
+                f"a tool result in a {message.role!r} message has no place in OpenAI's chat format"
+            )
         elif isinstance(part, Reasoning):
             out["reasoning_content"] = part.text
 

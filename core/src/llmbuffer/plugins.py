@@ -70,7 +70,9 @@ class Plugins:
         self._lock = RLock()
         self._origins: dict[int, tuple[str, str]] = {}
 
-    def register(self, plugin: object, *, distribution: str = "(registered by hand)", version: str = "") -> None:
+    def register(
+        self, plugin: object, *, distribution: str = "(registered by hand)", version: str = ""
+    ) -> None:
         """Add a plugin object by hand; what entry points do for installed ones. Raises ``PluginError`` on nonsense."""
         with self._lock:
             if self._manager.is_registered(plugin):
@@ -110,7 +112,9 @@ class Plugins:
                 self._register(plugin, distribution, version)
 
     def _register(self, plugin: object, distribution: str, version: str) -> None:
-        unknown = [name for name in dir(plugin) if name.startswith("register_") and not hasattr(hookspecs, name)]
+        unknown = [
+            name for name in dir(plugin) if name.startswith("register_") and not hasattr(hookspecs, name)
+        ]
         if unknown:
             known = [name for name in dir(hookspecs) if name.startswith("register_")]
             raise PluginError(
@@ -125,7 +129,9 @@ class Plugins:
         for implementation in hook.get_hookimpls():
             distribution, version = self._origins.get(id(implementation.plugin), (GROUP, _own_version()))
 
-            def register(name: str, factory: Callable[[], Any], _from: tuple[str, str] = (distribution, version)) -> None:
+            def register(
+                name: str, factory: Callable[[], Any], _from: tuple[str, str] = (distribution, version)
+            ) -> None:
                 if name in found:
                     raise PluginError(
                         f"{kind} {name!r} is offered by distribution {_from[0]!r} and by {found[name].distribution!r}: "

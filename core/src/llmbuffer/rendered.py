@@ -43,14 +43,18 @@ class RenderedList:
     def __len__(self) -> int:
         return self._closed + bool(self._blocks)
 
-    def append(self, rendered: Rendered, dialect: Dialect, *, claim: bool = True) -> tuple[RenderedList, Place]:
+    def append(
+        self, rendered: Rendered, dialect: Dialect, *, claim: bool = True
+    ) -> tuple[RenderedList, Place]:
         """This list with one more message, and the place where that message ends."""
         if not rendered.joins:
             chunks = self._push(rendered.blocks, claim)
             closed = self._closed + len(rendered.blocks)
             content = rendered.blocks[-1].get(dialect.content_key)
             end = len(content) if isinstance(content, list) else 1
-            return RenderedList(chunks, closed, rendered.role), Place("messages", closed - 1, rendered.mark_at, end)
+            return RenderedList(chunks, closed, rendered.role), Place(
+                "messages", closed - 1, rendered.mark_at, end
+            )
         if rendered.role == self.role or not rendered.blocks:
             return self._joined(rendered)
         closing = (dialect.wrap(self.role or "", self._blocks),) if self._blocks else ()

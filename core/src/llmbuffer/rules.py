@@ -120,7 +120,12 @@ class Event(msgspec.Struct, frozen=True):
 
 @runtime_checkable
 class Dialect(Protocol):
-    """One provider's wire shape and cache rules. Every method is pure but ``send``, ``asend`` and the streams."""
+    """One provider's wire shape and cache rules. Every method is pure but ``send``, ``asend`` and the streams.
+
+    >>> from llmbuffer import get_dialect
+    >>> isinstance(get_dialect("openai"), Dialect)
+    True
+    """
 
     name: str
     default_model: str

@@ -8,49 +8,50 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
-from msgspec.structs import replace
-
-from .breaks import diagnose
 from .chain import Node, walk
-from .context import Segment, StableContext, dynamic_segments
-from .errors import FrozenError, MessageError, PairingError, PlacementError
+from .context import Segment, StableContext
+from .errors import MessageError, PairingError, PlacementError
 from .family import Family
+from .freezing import refuse_move
 from .frozen import FrozenDict, freeze
-from .layout import Head, Placement, Sharing, cheapest_placement, render_dynamic, render_head
+from .layout import Head, Placement, Sharing, render_head
 from .ledger import Ledger, LedgerEntry
-from .messages import Message, Text, Tool
+from .messages import Message
+from .observing import WATCHERS, Observation, next_state, record
+from .placing import Dynamic, Placed, place
 from .plugins import get_dialect
-from .prices import Price, cost
-from .request import Observation, Request, resolve_placement
+from .prices import Price
+from .prompt import Prompt
+from .request import Request
 from .rules import Dialect, Event
-from .state import Anchor, Link, State, Turn, attach, link
+from .state import Anchor, State, attach, link, rendered_anew
 from .tokens import TokenCounter, counter_for
+from .tools import Tool
 from .usage import Usage
 
 if TYPE_CHECKING:
     from .loop import Executor
 
-__all__ = ["Session"]
+__all__ = ["WATCHERS", "Session"]
 
 PLACEMENTS = ("turn", "tail", "sticky", "auto")
-Dynamic = Mapping[str, str] | Iterable[Segment]
 
 
 class Session:
-    """A conversation whose prompts stay cacheable.
+    r"""A conversation whose prompts stay cacheable.
 
     Arguments: ``context``, what is stable; ``dialect``, a name that plugins know or a ``Dialect``; ``client``, an SDK
     client of your own, for ``respond``; ``tokens``, a ``TokenCounter`` (default by model); ``clock``, seconds; ``placement``
     of dynamic text; ``prices`` by model, in place of the built-in table; ``sharing``, how many sessions are expected to share
     each level; ``expected_requests`` that are still to come, for ``placement="auto"``; ``routing_key``, sent where the
-    provider routes by one (default: the id).
+    provider routes by one (default: the id); ``session_id``, drawn if not given.
 
     May be shared by threads. Reading is free; ``append`` and ``observe`` replace the state as a whole or not at all.
 
     >>> session = Session(StableContext("gpt-5.5", "You are kind."), dialect="openai")
     >>> request = session.request("Hello", dynamic={"clock": "12:00"})
     >>> [part["text"] for part in request.body["messages"][1]["content"]]
-    ['Hello', '<context name="clock">\\n12:00\\n</context>']
+    ['Hello', '<context name="clock">\n12:00\n</context>']
     >>> request.observe(Usage(input_tokens=40, output_tokens=2), Message("assistant", "Hi!")).usage.hit_ratio
     0.0
     >>> [message.role for message in session.messages]
@@ -75,19 +76,23 @@ class Session:
         sharing: Sharing | None = None,
         expected_requests: int = 20,
         routing_key: str | None = None,
-        id: str | None = None,
+        session_id: str | None = None,
     ) -> None:
         if not isinstance(context, StableContext):
-            raise MessageError(f"context is a {type(context).__name__}: give StableContext(model=…, system=…)")
+            raise MessageError(
+                f"context is a {type(context).__name__}: give StableContext(model=…, system=…)"
+            )
         if placement not in PLACEMENTS:
             raise PlacementError(f"unknown placement {placement!r}: use one of {', '.join(PLACEMENTS)}")
         named = get_dialect(dialect) if isinstance(dialect, str) else dialect
-        self._id = id if id is not None else secrets.token_hex(8)
+        self._id: str | None = (
+            session_id  # drawn when first asked for: a fork that nobody names costs nothing
+        )
         self.name: str | None = None
         self.parent_id: str | None = None
         self.client = client
         counter = tokens if tokens is not None else counter_for(context.model)
-        key = routing_key if routing_key is not None else self._id
+        key = routing_key if routing_key is not None else self.id
         self._family = Family(counter, clock, prices=prices, sharing=sharing, routing_key=key)
         self._context = context
         self._dialect: Dialect = named.bind(context.model)
@@ -148,6 +153,26 @@ class Session:
         return self._epoch
 
     @property
+    def placement(self) -> Placement:
+        """Where dynamic text goes."""
+        return self._placement
+
+    @property
+    def expected_requests(self) -> int:
+        """How many requests are still expected, as the user said."""
+        return self._expected
+
+    @property
+    def family(self) -> Family:
+        """What this session shares with its forks."""
+        return self._family
+
+    @property
+    def counter(self) -> TokenCounter:
+        """The token counter."""
+        return self._family.counter
+
+    @property
     def clock(self) -> Callable[[], float]:
         """The clock, in seconds."""
         return self._family.clock
@@ -159,17 +184,13 @@ class Session:
 
         Raises a ``MessageError`` for what cannot be taken in; the session is unchanged then.
         """
-        single = isinstance(message, Message | Mapping)
-        messages = [message] if single else list(message)  # type: ignore[arg-type,list-item]  # narrowed by `single`
-        taken = [item if isinstance(item, Message) else Message.from_openai(item) for item in messages]  # type: ignore[arg-type]
+        messages = [message] if isinstance(message, Message | Mapping) else list(message)
+        taken = [each if isinstance(each, Message) else Message.from_openai(each) for each in messages]
         with self._lock:
             state = self._state
             for each in taken:
-                state = attach(state, self._link(state, each), self._dialect)
+                state = attach(state, link(state, each, self._dialect, self.counter), self._dialect)
             self._state = state
-
-    def _link(self, state: State, message: Message) -> Link:
-        return link(state, message, self._dialect, self._family.counter)
 
     def request(
         self,
@@ -189,25 +210,12 @@ class Session:
         extra = self._extra_params(params)
         base = self._state
         if base.open_calls and user is None:
-            raise PairingError(f"the calls {list(base.open_calls)} await results: append a tool message for each first")
-        segments = self._segments(base, user, dynamic)
-        placement, notes = self._choose(base, segments)
-        pending = None if user is None else self._link(base, _user_message(user))
-        if placement == "sticky" and segments and pending is not None:
-            sticky = _with_sticky(pending.message, segments, base.turns)
-            pending, segments = self._link(base, sticky), ()
-        state = base if pending is None else attach(base, pending, self._dialect, claim=False)
-        turn = resolve_placement(state, placement, self._tail_allowed(state)) if segments else None
-        if segments and turn is None and not self._tail_allowed(state):
-            raise PlacementError("dynamic text has no place: the history ends in a tool result and holds no user message")
-        warnings: tuple[str, ...] = ()
-        if turn is not None and turn.segments != segments:
-            if turn.segments and turn.user.node is not state.tip:
-                warnings = ("dynamic-in-prefix",)
-            turn = Turn(turn.user, segments)
-        return Request(
-            self, base, state, pending, turn=turn, dynamic=segments, params=extra, notes=notes, warnings=warnings
-        )
+            raise PairingError(
+                f"the calls {list(base.open_calls)} await results: append a tool message for each first"
+            )
+        message = None if user is None else Message.of(user)
+        placed = place(self, base, message, dynamic)
+        return Request(self, base, placed, extra)
 
     def _extra_params(self, params: Mapping[str, Any] | None) -> FrozenDict:
         extra: FrozenDict = freeze(params or {}, "params")
@@ -215,83 +223,27 @@ class Session:
             self._refuse(self._context.replace(params={**self._context.params, **extra}))
         return extra
 
-    def _segments(self, state: State, user: object, dynamic: Dynamic | None) -> tuple[Segment, ...]:
-        if dynamic is not None:
-            return dynamic_segments(dynamic)
-        if user is None and state.turn is not None and state.turn.segments:
-            return state.turn.segments
-        begins = user is not None or state.turn is None or state.turn.user.node is state.tip
-        return self._context.dynamic if begins else ()
-
-    def _tail_allowed(self, state: State) -> bool:
-        message = state.tip.message
-        return self._dialect.rules.tail_after_tool or not isinstance(message, Message) or message.role != "tool"
-
-    def _choose(self, state: State, segments: tuple[Segment, ...]) -> tuple[Placement, tuple[str, ...]]:
-        if self._placement != "auto" or not segments:
-            return self._placement, ()
-        turns = max(1, state.turns)
-        calls = max(1.0, state.requests / turns)
-        choice, note = cheapest_placement(
-            self._dialect.rules,
-            dynamic=sum(self._family.counter.count(text) for text in render_dynamic(segments)),
-            calls=calls,
-            after=state.tip.end / turns * (calls - 1) / calls,
-            expected=self._expected,
-            tail_allowed=self._dialect.rules.tail_after_tool or calls == 1.0,
+    def prompt(self, placed: Placed) -> Prompt:
+        """The geometry of a request with this session's context."""
+        return Prompt(
+            placed,
+            context=self._context,
+            dialect=self._dialect,
+            head=self._head,
+            family=self._family,
+            fork_anchor=self._fork_anchor,
         )
-        return choice, (note,)
 
-    # Observing
-
-    def _commit(self, request: Request, usage: Usage | None, message: Message | None) -> Observation:
-        now = self.clock()
+    def commit(self, request: Request, usage: Usage | None, reply: Message | None) -> Observation:
+        """What ``request.observe`` calls: go on with the reply, or let a fork do so if this session has moved on."""
         with self._lock:
-            target = self if self._state is request._base else self._branch(request._base)
-            state = request._base
-            if request._pending is not None:
-                state = attach(state, request._pending, self._dialect)
-            if state.turn is not None and request._turn is not None:
-                state = replace(state, turn=request._turn)
-            state = replace(state, requests=state.requests + 1, previous_tail=_next_anchor(request, message))
-            if message is not None:
-                state = attach(state, self._link(state, message), self._dialect)
-            target._state = state
-            target._frozen = True
-            return self._record(target, request, usage, message, now)
-
-    def _record(
-        self, target: Session, request: Request, usage: Usage | None, message: Message | None, now: float
-    ) -> Observation:
-        model = request._context.model
-        price, calibration = self._family.price(model), self._family.calibration(model)
-        lookup = self._family.commit(request._dialect, request.snapshot, request.at, now)
-        cache_break = diagnose(lookup, usage, request._dialect.rules, price)
-        factor = calibration.factor
-        if usage is not None:
-            calibration.observe(request.snapshot.tokens, usage.input_tokens)
-        paid = None if usage is None or price is None else cost(usage, price)
-        entry = LedgerEntry(
-            at=request.at,
-            epoch=target._epoch,
-            forecast_read_tokens=round(lookup.read_tokens * factor),
-            forecast_write_tokens=round(lookup.write_tokens * factor),
-            forecast_fresh_tokens=round(lookup.fresh_tokens * factor),
-            usage=usage,
-            cost=paid,
-            cache_break=cache_break,
-            reason="" if target is self else f"forked as {target.id}: the session had moved on",
-        )
-        target.ledger.add(entry)
-        observation = Observation(usage, cache_break, paid, message, target, target is not self)
-        for watch in WATCHERS:
-            watch(request, observation)
-        return observation
-
-    def _branch(self, state: State) -> Session:
-        branch = self.fork()
-        branch._state, branch._fork_anchor = state, state.anchor
-        return branch
+            state = next_state(request, reply)
+            target = self
+            if self._state is not request.base:
+                target = self.fork()
+                target._fork_anchor = request.base.anchor
+            target._state, target._frozen = state, True
+            return record(request, target, usage, reply)
 
     # Forks and planned changes
 
@@ -311,9 +263,14 @@ class Session:
         context; then it shares what its provider can still read.
         """
         fork = Session.__new__(Session)
-        fork._id, fork._ledger, fork._lock = None, None, RLock()  # type: ignore[assignment]  # the id is drawn when asked for
+        fork._id, fork._ledger, fork._lock = None, None, RLock()
         fork.name, fork.parent_id, fork.client = name, self.id, self.client
-        fork._family, fork._context, fork._dialect, fork._head = self._family, self._context, self._dialect, self._head
+        fork._family, fork._context, fork._dialect, fork._head = (
+            self._family,
+            self._context,
+            self._dialect,
+            self._head,
+        )
         fork._placement, fork._expected = self._placement, self._expected
         fork._frozen, fork._epoch = self._frozen, self._epoch
         state = self._state
@@ -344,30 +301,30 @@ class Session:
     def _change(self, context: StableContext) -> None:
         with self._lock:
             self._refuse(context)
-            dialect = self._dialect.bind(context.model) if context.model != self._context.model else self._dialect
+            dialect = (
+                self._dialect.bind(context.model) if context.model != self._context.model else self._dialect
+            )
             head = render_head(context, dialect, self._family.counter.count)
             if dialect.rules is not self._dialect.rules and dialect.rules != self._dialect.rules:
-                self._state = _rendered_anew(self.messages, dialect, self._family.counter)
+                self._state = rendered_anew(self.messages, dialect, self.counter)
                 self._fork_anchor = None
             self._context, self._dialect, self._head = context, dialect, head
 
     def _refuse(self, context: StableContext) -> None:
-        field = _moved(self._context, context, self._dialect) if self._frozen else None
-        if field is None:
-            return
-        messages_only = field.removeprefix("params.") in self._dialect.rules.message_params
-        tokens = self._state.tip.end + (0 if messages_only else self._head.node.end)
-        raise FrozenError(
-            f"{field!r} is frozen in this epoch: changing it bills about {tokens:,} tokens again. Use session.fork(…) with "
-            "the change, session.thaw(reason=…) for a planned break, or append an instruction as a message",
-            field=field,
-            tokens=tokens,
-        )
+        if self._frozen:
+            refuse_move(
+                self._context, context, self._dialect, head=self._head.node.end, tip=self._state.tip.end
+            )
 
     # Conversing
 
     def respond(
-        self, user: Any = None, *, dynamic: Dynamic | None = None, tools: Executor | None = None, **options: Any
+        self,
+        user: Any = None,
+        *,
+        dynamic: Dynamic | None = None,
+        tools: Executor | None = None,
+        **options: Any,
     ) -> Message:
         """Request, send with ``client``, observe, run tools, and again, until the turn ends: see ``loop.respond``."""
         from . import loop
@@ -375,7 +332,12 @@ class Session:
         return loop.respond(self, user, dynamic=dynamic, tools=tools, **options)
 
     async def arespond(
-        self, user: Any = None, *, dynamic: Dynamic | None = None, tools: Executor | None = None, **options: Any
+        self,
+        user: Any = None,
+        *,
+        dynamic: Dynamic | None = None,
+        tools: Executor | None = None,
+        **options: Any,
     ) -> Message:
         """The same with an asynchronous client and synchronous or asynchronous tools."""
         from . import loop
@@ -383,7 +345,12 @@ class Session:
         return await loop.arespond(self, user, dynamic=dynamic, tools=tools, **options)
 
     def stream(
-        self, user: Any = None, *, dynamic: Dynamic | None = None, tools: Executor | None = None, **options: Any
+        self,
+        user: Any = None,
+        *,
+        dynamic: Dynamic | None = None,
+        tools: Executor | None = None,
+        **options: Any,
     ) -> Iterator[Event]:
         """``respond`` that yields events as they come; the last one holds the reply."""
         from . import loop
@@ -391,7 +358,12 @@ class Session:
         return loop.stream(self, user, dynamic=dynamic, tools=tools, **options)
 
     def astream(
-        self, user: Any = None, *, dynamic: Dynamic | None = None, tools: Executor | None = None, **options: Any
+        self,
+        user: Any = None,
+        *,
+        dynamic: Dynamic | None = None,
+        tools: Executor | None = None,
+        **options: Any,
     ) -> AsyncIterator[Event]:
         """``arespond`` that yields events as they come."""
         from . import loop
@@ -403,54 +375,3 @@ class Session:
             f"Session(id={self.id!r}, model={self._context.model!r}, dialect={self._dialect.name!r}, "
             f"messages={self._state.tip.depth})"
         )
-
-
-# Called with every request that was observed: how `llmbuffer.testing` guards the prefix of every conversation.
-WATCHERS: list[Callable[[Request, Observation], None]] = []
-
-
-def _user_message(user: object) -> Message:
-    if isinstance(user, Message):
-        return user
-    if isinstance(user, str):
-        return Message("user", user)
-    if isinstance(user, Mapping):
-        return Message.from_openai(user)
-    if isinstance(user, Sequence):
-        return Message.from_openai({"role": "user", "content": user}) if user and isinstance(user[0], Mapping) else Message("user", user)
-    raise MessageError(f"the user's text is a {type(user).__name__}: give a string, a Message or a list of parts")
-
-
-def _with_sticky(message: Message, segments: tuple[Segment, ...], turn: int) -> Message:
-    labelled = [replace(segment, name=f"{segment.name}, turn {turn + 1}") for segment in segments]
-    return Message(message.role, [*message.parts, *map(Text, render_dynamic(labelled))], message.name)
-
-
-def _next_anchor(request: Request, message: Message | None) -> Anchor | None:
-    """The place whose entry the next request can read: behind dynamic text that goes, nothing can."""
-    turn, state = request._turn, request._state
-    ends = message is None or not message.call_ids
-    if turn is not None and request.dynamic and ends:
-        return turn.user if turn.user.place.part >= 0 else None
-    return state.anchor
-
-
-def _rendered_anew(messages: Sequence[Message], dialect: Dialect, counter: TokenCounter) -> State:
-    state = State.empty()
-    for message in messages:
-        state = attach(state, link(state, message, dialect, counter), dialect)
-    return state
-
-
-def _moved(old: StableContext, new: StableContext, dialect: Dialect) -> str | None:
-    """The first thing that differs and that the cache depends on."""
-    if old.model != new.model:
-        return "model"
-    if old.tools != new.tools:
-        return "tools"
-    if old.segments != new.segments:
-        return "system"
-    fields = dialect.rules.frozen_params | dialect.rules.message_params
-    missing = object()
-    changed = (name for name in sorted(fields) if old.params.get(name, missing) != new.params.get(name, missing))
-    return next((f"params.{name}" for name in changed), None)

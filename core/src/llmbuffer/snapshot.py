@@ -7,7 +7,6 @@ it remembers. Two snapshots are compared in O(log depth) steps.
 from __future__ import annotations
 
 from collections.abc import Callable
-from os.path import commonprefix
 from typing import Literal
 
 import msgspec
@@ -97,12 +96,24 @@ def _partial(a: Node, b: Node, shared: Node, count: Callable[[str], int] | None)
     if first.wire == second.wire or not _alike(first.message, second.message):
         return 0
     left, right = "".join(texts(first.message)), "".join(texts(second.message))
-    same = commonprefix([left, right])
+    same = left[: _shared_length(left, right)]
     if not same:
         return 0
     if count is not None:
         return min(count(same), first.tokens, second.tokens)
     return min(first.tokens * len(same) // len(left), second.tokens * len(same) // len(right))
+
+
+def _shared_length(left: str, right: str) -> int:
+    """How many characters two texts share from the start; compared by halves, so that the interpreter does the work."""
+    low, high = 0, min(len(left), len(right))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if left[low:middle] == right[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _alike(a: Message | Block | None, b: Message | Block | None) -> bool:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from .chain import Block, Node, root
 from .context import Segment
 from .errors import PairingError
-from .messages import Message, Opaque, canonical
 from .layout import render_dynamic
+from .messages import Message, Opaque, canonical
 from .rendered import RenderedList
 from .rules import Dialect, Place, Rendered
 from .snapshot import message_tokens
 from .tokens import TokenCounter
 
-__all__ = ["Anchor", "Link", "State", "Turn", "attach", "dynamic_nodes", "link"]
+__all__ = ["Anchor", "Link", "State", "Turn", "attach", "dynamic_nodes", "link", "rendered_anew"]
 
 MARK_FIELDS = frozenset({"cache_control", "prompt_cache_breakpoint"})
 _RUNS = frozenset({"tool_use", "tool_result"})  # a run of either is one position of the look-back
@@ -139,7 +141,7 @@ def attach(state: State, new: Link, dialect: Dialect, *, claim: bool = True) -> 
         tip=new.node,
         rendered=rendered,
         kind=new.rendered.kinds[-1] if new.rendered.kinds else state.kind,
-        open_calls=calls if calls else tuple(call for call in state.open_calls if call not in answered),
+        open_calls=calls or tuple(call for call in state.open_calls if call not in answered),
         anchor=anchor,
         turn=turn,
         previous_tail=state.previous_tail,
@@ -173,7 +175,8 @@ def _positions(kinds: tuple[str, ...], previous: str | None) -> int:
 
 def _moved(original: Node, parent: Node) -> Node:
     """The same message behind other bytes; its digests stand for its content, which is not hashed again."""
-    assert original.parent is not None and original.message is not None
+    assert original.parent is not None
+    assert original.message is not None
     return parent.child(
         original.message,
         content=original.digest,
@@ -181,6 +184,14 @@ def _moved(original: Node, parent: Node) -> Node:
         tokens=original.tokens,
         positions=original.position - original.parent.position,
     )
+
+
+def rendered_anew(messages: Iterable[Message], dialect: Dialect, counter: TokenCounter) -> State:
+    """The state of a history under another dialect."""
+    state = State.empty()
+    for message in messages:
+        state = attach(state, link(state, message, dialect, counter), dialect)
+    return state
 
 
 def dynamic_nodes(after: Node, segments: tuple[Segment, ...], counter: TokenCounter) -> list[Node]:

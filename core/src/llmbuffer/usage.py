@@ -38,7 +38,9 @@ class Usage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         if min(self.cache_read_tokens, self.cache_write_long_tokens, self.output_tokens) < 0:
             raise MessageError(f"a token count is negative in {self!r}: counts start at 0")
         if self.cache_write_long_tokens > self.cache_write_tokens:
-            raise MessageError(f"cache_write_long_tokens exceeds cache_write_tokens in {self!r}, which includes it")
+            raise MessageError(
+                f"cache_write_long_tokens exceeds cache_write_tokens in {self!r}, which includes it"
+            )
         if self.cache_read_tokens + self.cache_write_tokens > self.input_tokens:
             raise MessageError(f"reads and writes exceed input_tokens in {self!r}, which includes both")
 

@@ -19,7 +19,19 @@ from .base import as_dict, count_field, sdk_arguments
 __all__ = ["Anthropic"]
 
 _SDK_FIELDS = frozenset(
-    "max_tokens messages model metadata service_tier stop_sequences stream system thinking tool_choice tools".split()
+    [
+        "max_tokens",
+        "messages",
+        "model",
+        "metadata",
+        "service_tier",
+        "stop_sequences",
+        "stream",
+        "system",
+        "thinking",
+        "tool_choice",
+        "tools",
+    ]
 )
 DEFAULT_MAX_TOKENS = 4096
 _OPENING = "(The conversation begins with the assistant's message.)"
@@ -131,7 +143,9 @@ class Anthropic:
             output_tokens=count_field(usage, "output_tokens"),
             cache_read_tokens=read,
             cache_write_tokens=written,
-            cache_write_long_tokens=count_field(usage.get("cache_creation") or {}, "ephemeral_1h_input_tokens"),
+            cache_write_long_tokens=count_field(
+                usage.get("cache_creation") or {}, "ephemeral_1h_input_tokens"
+            ),
         )
 
     def read_message(self, response: Any) -> Message:

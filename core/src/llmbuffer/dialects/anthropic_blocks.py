@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from ..errors import DialectError, EncodingError, LossyError
 from ..frozen import FrozenDict, FrozenList, check_text, freeze
-from ..messages import File, Image, Message, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
+from ..messages import File, Image, Message, Opaque, Part, Text, ToolCall, ToolResult
 
 __all__ = ["block_kind", "from_blocks", "from_message", "text_block", "to_blocks", "to_message"]
 
@@ -48,7 +48,9 @@ def _says_nothing(part: Part) -> bool:
     if isinstance(part, Text):
         return not part.text.strip()
     # Fields of OpenAI's replies that say nothing: "refusal": null, "annotations": [].
-    return isinstance(part, Opaque) and part.slot.startswith("field:") and part.json in (b"null", b"[]", b"{}")
+    return (
+        isinstance(part, Opaque) and part.slot.startswith("field:") and part.json in (b"null", b"[]", b"{}")
+    )
 
 
 def _block(part: Part) -> FrozenDict:
@@ -65,7 +67,9 @@ def _block(part: Part) -> FrozenDict:
         return _result(part)
     if isinstance(part, Opaque):
         return _own(part)
-    raise LossyError(f"a {type(part).__name__} part is unsigned, and Anthropic takes signed thinking only; drop it first")
+    raise LossyError(
+        f"a {type(part).__name__} part is unsigned, and Anthropic takes signed thinking only; drop it first"
+    )
 
 
 def _own(part: Opaque) -> FrozenDict:
@@ -154,7 +158,11 @@ def _part(block: Mapping[str, Any]) -> Part:
         return Text(check_text(block["text"], "text block"))
     if kind == "tool_use" and isinstance(block.get("input"), Mapping):
         return _call(block)
-    if kind == "tool_result" and keys <= {"type", "tool_use_id", "content", "is_error"} and "content" in block:
+    if (
+        kind == "tool_result"
+        and keys <= {"type", "tool_use_id", "content", "is_error"}
+        and "content" in block
+    ):
         return _from_result(block)
     if kind == "image" and keys == {"type", "source"}:
         url = _url(block["source"])
@@ -166,7 +174,9 @@ def _call(block: Mapping[str, Any]) -> ToolCall:
     rest = {key: value for key, value in block.items() if key not in ("type", "id", "name", "input")}
     frozen = freeze(block["input"], f"input of call {block['id']!r}")
     arguments = json.dumps(frozen, ensure_ascii=False, allow_nan=False)
-    return ToolCall(block["id"], block["name"], arguments, Opaque.of("anthropic", rest, "tool_call") if rest else None)
+    return ToolCall(
+        block["id"], block["name"], arguments, Opaque.of("anthropic", rest, "tool_call") if rest else None
+    )
 
 
 def _from_result(block: Mapping[str, Any]) -> ToolResult:

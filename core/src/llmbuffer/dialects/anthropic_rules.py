@@ -48,7 +48,12 @@ _MINIMUM = {  # tokens below which nothing is cached; Anthropic's guide and lite
     "haiku-4-5": 4096,
 }  # fmt: skip
 _READ = {"opus-5-5": 0.05, "sonnet-5-5": 0.05, "fable-5-1": 0.025, "mythos-5-1": 0.025}  # litellm 1.109.1
-_MIDWAY = ("opus-4-8", "opus-5", "fable-5", "sonnet-5-5")  # take {"role": "system"} between messages; sonnet-5 does not
+_MIDWAY = (
+    "opus-4-8",
+    "opus-5",
+    "fable-5",
+    "sonnet-5-5",
+)  # take {"role": "system"} between messages; sonnet-5 does not
 
 
 def rules_for(model: str) -> CacheRules:

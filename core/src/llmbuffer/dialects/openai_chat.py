@@ -18,9 +18,38 @@ from .openai_stream import ChatAccumulator
 __all__ = ["OpenAIChat"]
 
 _SDK_FIELDS = frozenset(
-    "audio frequency_penalty logit_bias logprobs max_completion_tokens max_tokens messages metadata modalities model n "
-    "parallel_tool_calls prediction presence_penalty prompt_cache_key reasoning_effort response_format seed service_tier "
-    "stop store stream stream_options temperature tool_choice tools top_logprobs top_p user verbosity".split()
+    [
+        "audio",
+        "frequency_penalty",
+        "logit_bias",
+        "logprobs",
+        "max_completion_tokens",
+        "max_tokens",
+        "messages",
+        "metadata",
+        "modalities",
+        "model",
+        "n",
+        "parallel_tool_calls",
+        "prediction",
+        "presence_penalty",
+        "prompt_cache_key",
+        "reasoning_effort",
+        "response_format",
+        "seed",
+        "service_tier",
+        "stop",
+        "store",
+        "stream",
+        "stream_options",
+        "temperature",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+        "top_p",
+        "user",
+        "verbosity",
+    ]
 )
 _INSTRUCTIONS = frozenset({"system", "developer"})
 
@@ -162,7 +191,9 @@ class OpenAIChat:
         if not choices:
             raise DialectError(f"the response has no choices: found the fields {sorted(as_dict(response))}")
         message = choices[0].get("message") or {}
-        kept = {key: value for key, value in message.items() if key == "content" or value not in (None, [], {})}
+        kept = {
+            key: value for key, value in message.items() if key == "content" or value not in (None, [], {})
+        }
         return from_openai({"role": "assistant", "content": None, **kept})
 
     def send(self, client: Any, kwargs: Mapping[str, Any]) -> Any:

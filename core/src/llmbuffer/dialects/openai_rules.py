@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from msgspec.structs import replace
+
 from ..rules import CacheRules
 
 __all__ = ["rules_for"]
@@ -15,7 +17,9 @@ __all__ = ["rules_for"]
 _GUIDE = "OpenAI, prompt caching guide"
 _SDK = "openai 3.54.0, types/chat/completion_create_params.py"
 _PRICES = "litellm 1.109.1, model price table"
-_FROZEN = frozenset({"reasoning_effort", "response_format", "verbosity", "service_tier", "tool_choice", "functions"})
+_FROZEN = frozenset(
+    {"reasoning_effort", "response_format", "verbosity", "service_tier", "tool_choice", "functions"}
+)
 
 PREFIX = CacheRules(
     name="openai-prefix",
@@ -94,7 +98,14 @@ UNKNOWN = CacheRules(
     sources={"match": "no rules known for this model: nothing is promised, no field of OpenAI's own is sent"},
 )
 
-_READ = {"gpt-4o": 0.5, "gpt-4.1": 0.25, "o3": 0.25, "o4": 0.25, "o1": 0.5, "gpt-6.1": 0.05}  # litellm 1.109.1
+_READ = {
+    "gpt-4o": 0.5,
+    "gpt-4.1": 0.25,
+    "o3": 0.25,
+    "o4": 0.25,
+    "o1": 0.5,
+    "gpt-6.1": 0.05,
+}  # litellm 1.109.1
 _VERSION = re.compile(r"gpt-(\d+)(?:\.(\d+))?")
 
 
@@ -104,9 +115,7 @@ def rules_for(model: str) -> CacheRules:
     >>> rules_for("gpt-5.5").match, rules_for("gpt-5.6-sol").match, rules_for("my-model").name
     ('prefix', 'entries', 'openai-compatible')
     """
-    from msgspec.structs import replace
-
-    if model.startswith("deepseek-chat") or model.startswith("deepseek-reasoner"):
+    if model.startswith(("deepseek-chat", "deepseek-reasoner")):
         return DEEPSEEK_STEPS
     family = next((name for name in sorted(_READ, key=len, reverse=True) if model.startswith(name)), None)
     version = _VERSION.match(model)

@@ -48,12 +48,16 @@ class ChatAccumulator:
             yield Event("text", text=delta["content"])
 
     def _merge_call(self, piece: Mapping[str, Any]) -> None:
-        call = self._calls.setdefault(piece["index"], {"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
+        call = self._calls.setdefault(
+            piece["index"], {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+        )
         function = piece.get("function") or {}
         call["id"] = piece.get("id") or call["id"]
         call["function"]["name"] += function.get("name") or ""
         call["function"]["arguments"] += function.get("arguments") or ""
-        call.update({key: value for key, value in piece.items() if key not in ("index", "id", "type", "function")})
+        call.update(
+            {key: value for key, value in piece.items() if key not in ("index", "id", "type", "function")}
+        )
 
     def response(self) -> dict[str, Any]:
         """The whole response, in the dict form of one that was not streamed."""

@@ -1,0 +1,106 @@
+"""What becomes of a session when a response comes in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from .breaks import CacheBreak, diagnose
+from .ledger import LedgerEntry
+from .messages import Message
+from .prices import cost
+from .state import Anchor, State, Turn, attach, link
+from .usage import Usage
+
+if TYPE_CHECKING:
+    from .placing import Placed
+    from .request import Request
+    from .session import Session
+
+__all__ = ["WATCHERS", "Observation", "next_state", "record"]
+
+
+class Observation(msgspec.Struct, frozen=True):
+    """What a response told: ``usage`` (``None`` if unreported), ``cache_break`` or ``None``, ``cost`` in USD or ``None``.
+
+    ``session`` is the one that went on with the reply: the request's own, or a new fork (``forked``) where the session
+    had moved on since the request was made.
+
+    >>> from llmbuffer import Message, Session, StableContext, Usage
+    >>> request = Session(StableContext("gpt-5.5", "You are kind.")).request("Hello")
+    >>> request.observe(Usage(input_tokens=20), Message("assistant", "Hi!")).forked
+    False
+    """
+
+    usage: Usage | None
+    cache_break: CacheBreak | None
+    cost: float | None
+    message: Message | None
+    session: Session
+    forked: bool = False
+
+
+# Called with every request that was observed: how `llmbuffer.testing` guards the prefix of every conversation.
+WATCHERS: list[Callable[[Request, Observation], None]] = []
+
+
+def next_state(request: Request, reply: Message | None) -> State:
+    """The state after the request: with its user message, its dynamic text while the turn lasts, and the reply."""
+    placed, state = request.placed, request.base
+    if placed.pending is not None:
+        state = attach(state, placed.pending, request.dialect)
+    state = msgspec.structs.replace(
+        state,
+        turn=_turn_after(state.turn, placed),
+        requests=state.requests + 1,
+        previous_tail=_next_anchor(placed, reply),
+    )
+    if reply is None:
+        return state
+    return attach(state, link(state, reply, request.dialect, request.session.counter), request.dialect)
+
+
+def _turn_after(turn: Turn | None, placed: Placed) -> Turn | None:
+    """The open turn, with the dynamic text that it was given last."""
+    if turn is None or turn.segments == placed.segments:
+        return turn
+    return placed.turn if placed.turn is not None else Turn(turn.user, placed.segments)
+
+
+def _next_anchor(placed: Placed, reply: Message | None) -> Anchor | None:
+    """The place whose entry the next request can read: behind dynamic text that goes, there is none."""
+    turn_ends = reply is None or not reply.call_ids
+    if placed.turn is not None and turn_ends:
+        return placed.turn.user if placed.turn.user.place.part >= 0 else None
+    return placed.state.anchor
+
+
+def record(request: Request, target: Session, usage: Usage | None, reply: Message | None) -> Observation:
+    """Enter the request into the ledger of the session that goes on, and compare it with what was forecast."""
+    session, family, model = request.session, request.session.family, request.context.model
+    price, calibration = family.price(model), family.calibration(model)
+    lookup = family.commit(request.dialect, request.snapshot, request.at, session.clock())
+    cache_break = diagnose(lookup, usage, request.dialect.rules, price)
+    factor = calibration.factor
+    if usage is not None:
+        calibration.observe(request.snapshot.tokens, usage.input_tokens)
+    paid = None if usage is None or price is None else cost(usage, price)
+    target.ledger.add(
+        LedgerEntry(
+            at=request.at,
+            epoch=target.epoch,
+            forecast_read_tokens=round(lookup.read_tokens * factor),
+            forecast_write_tokens=round(lookup.write_tokens * factor),
+            forecast_fresh_tokens=round(lookup.fresh_tokens * factor),
+            usage=usage,
+            cost=paid,
+            cache_break=cache_break,
+            reason="" if target is session else f"forked from {session.id}, which had moved on",
+        )
+    )
+    observation = Observation(usage, cache_break, paid, reply, target, target is not session)
+    for watch in WATCHERS:
+        watch(request, observation)
+    return observation

@@ -1,0 +1,110 @@
+"""Where dynamic text goes in one request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from .context import Segment, dynamic_segments
+from .errors import PlacementError
+from .layout import Placement, cheapest_placement, render_dynamic
+from .messages import Message
+from .parts import Text
+from .state import Link, State, Turn, attach, link
+
+if TYPE_CHECKING:
+    from .session import Session
+
+__all__ = ["Dynamic", "Placed", "place"]
+
+Dynamic: TypeAlias = Mapping[str, str] | Iterable[Segment]
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """A request's history with its dynamic text placed.
+
+    ``state`` is the session's state with the ``pending`` user message; ``segments`` stand behind the user message of
+    ``turn``, or, without one, at the end of the prompt.
+    """
+
+    state: State
+    pending: Link | None
+    segments: tuple[Segment, ...]
+    turn: Turn | None
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def place(session: Session, base: State, user: Message | None, dynamic: Dynamic | None) -> Placed:
+    """Resolve what dynamic text the request has and where it stands.
+
+    Raises ``PlacementError`` where it may stand nowhere.
+    """
+    segments = _segments(session, base, user, dynamic)
+    wanted, notes = _choose(session, base, segments)
+    if wanted == "sticky" and segments and user is not None:
+        user, segments = _with_sticky(user, segments, base.turns), ()
+    pending = None if user is None else link(base, user, session.dialect, session.counter)
+    state = base if pending is None else attach(base, pending, session.dialect, claim=False)
+    if not segments:
+        return Placed(state, pending, (), None, notes)
+    turn = _turn(session, state, wanted)
+    warnings: tuple[str, ...] = ()
+    if turn is not None and turn.segments != segments:
+        if turn.segments and turn.user.node is not state.tip:
+            warnings = ("dynamic-in-prefix",)
+        turn = Turn(turn.user, segments)
+    return Placed(state, pending, segments, turn, notes, warnings)
+
+
+def _segments(
+    session: Session, base: State, user: Message | None, dynamic: Dynamic | None
+) -> tuple[Segment, ...]:
+    if dynamic is not None:
+        return dynamic_segments(dynamic)
+    turn = base.turn
+    if user is None and turn is not None and turn.user.node is not base.tip:
+        return turn.segments  # in the middle of a turn: what it began with, if anything
+    return session.context.dynamic
+
+
+def _choose(
+    session: Session, base: State, segments: tuple[Segment, ...]
+) -> tuple[Placement, tuple[str, ...]]:
+    if session.placement != "auto" or not segments:
+        return session.placement, ()
+    turns = max(1, base.turns)
+    calls = max(1.0, base.requests / turns)
+    choice, note = cheapest_placement(
+        session.dialect.rules,
+        dynamic=sum(map(session.counter.count, render_dynamic(segments))),
+        calls=calls,
+        after=base.tip.end / turns * (calls - 1) / calls,
+        expected=session.expected_requests,
+        tail_allowed=session.dialect.rules.tail_after_tool or calls == 1.0,
+    )
+    return choice, (note,)
+
+
+def _turn(session: Session, state: State, wanted: Placement) -> Turn | None:
+    """The turn whose user message takes the text; ``None`` if the text ends the prompt."""
+    message = state.tip.message
+    after_tool = isinstance(message, Message) and message.role == "tool"
+    tail_allowed = session.dialect.rules.tail_after_tool or not after_tool
+    turn = state.turn
+    if turn is None and not tail_allowed:
+        raise PlacementError(
+            "dynamic text has no place: the history ends in a tool result and its turn has no user message"
+        )
+    if turn is not None and turn.user.node is not state.tip and wanted == "tail" and tail_allowed:
+        return None
+    return turn
+
+
+def _with_sticky(message: Message, segments: tuple[Segment, ...], turn: int) -> Message:
+    labelled = [
+        msgspec.structs.replace(segment, name=f"{segment.name}, turn {turn + 1}") for segment in segments
+    ]
+    return Message(message.role, [*message.parts, *map(Text, render_dynamic(labelled))], message.name)
