@@ -8,6 +8,7 @@ from html import escape
 import msgspec
 
 from .breaks import CacheBreak
+from .forecast import Forecast
 from .usage import Usage
 
 __all__ = ["Ledger", "LedgerEntry"]
@@ -31,6 +32,13 @@ class LedgerEntry(msgspec.Struct, frozen=True):
     cost: float | None = None
     cache_break: CacheBreak | None = None
 
+    @property
+    def forecast(self) -> Forecast:
+        """The forecast of tokens, as it stood when the response came in."""
+        return Forecast(
+            self.forecast_read_tokens, self.forecast_write_tokens, self.forecast_fresh_tokens, cost=None
+        )
+
 
 class Ledger:
     """The entries of one session, oldest first; forks have ledgers of their own.
@@ -47,6 +55,10 @@ class Ledger:
     def add(self, entry: LedgerEntry) -> None:
         """Append one entry."""
         self._entries.append(entry)
+
+    def clear(self) -> None:
+        """Forget all entries."""
+        self._entries.clear()
 
     def __iter__(self) -> Iterator[LedgerEntry]:
         return iter(tuple(self._entries))

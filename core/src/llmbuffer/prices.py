@@ -13,7 +13,6 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib import resources
 from typing import Any
 
 import msgspec
@@ -209,6 +208,8 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 @cache
 def _table() -> dict[str, Price]:
+    from importlib import resources  # a tenth of the time that importing llmbuffer may take
+
     content = resources.files(__package__).joinpath("prices.json").read_bytes()
     file = msgspec.json.decode(content, type=_File)
     rows = {_canonical(price.model): price for price in file.rows}

@@ -265,16 +265,16 @@ class Session:
         fork = Session.__new__(Session)
         fork._id, fork._ledger, fork._lock = None, None, RLock()
         fork.name, fork.parent_id, fork.client = name, self.id, self.client
-        fork._family, fork._context, fork._dialect, fork._head = (
-            self._family,
-            self._context,
-            self._dialect,
-            self._head,
-        )
         fork._placement, fork._expected = self._placement, self._expected
-        fork._frozen, fork._epoch = self._frozen, self._epoch
-        state = self._state
-        fork._state, fork._fork_anchor = state, state.anchor
+        with self._lock:
+            fork._family, fork._context, fork._dialect, fork._head = (
+                self._family,
+                self._context,
+                self._dialect,
+                self._head,
+            )
+            fork._frozen, fork._epoch = self._frozen, self._epoch
+            fork._state, fork._fork_anchor = self._state, self._state.anchor
         changes = {"model": model, "system": system, "tools": tools, "params": params}
         changes = {field: value for field, value in changes.items() if value is not None}
         if changes:

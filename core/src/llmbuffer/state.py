@@ -132,7 +132,7 @@ def attach(state: State, new: Link, dialect: Dialect, *, claim: bool = True) -> 
     anchor = Anchor(new.node, place) if place.part >= 0 else state.anchor
     calls = message.call_ids
     turn, turns = state.turn, state.turns
-    if message.role == "user":
+    if message.role == "user" and not message.tool_results:
         turn = Turn(Anchor(new.node, place))
     elif message.role == "assistant" and not calls:
         turn, turns = None, turns + (turn is not None)
@@ -158,7 +158,7 @@ def _check_pairing(state: State, message: Message) -> None:
                 f"tool result for call {result.call_id!r}, which nobody awaits: open calls are "
                 f"{list(state.open_calls)}; append the assistant message with the call first"
             )
-    if state.open_calls and message.role in ("user", "assistant") and not message.tool_results:
+    if state.open_calls and not message.tool_results:
         raise PairingError(
             f"a {message.role} message before the calls {list(state.open_calls)} were answered: append a tool "
             "message for each, an error text if the tool did not run"

@@ -15,7 +15,6 @@ import math
 import os
 import re
 import sys
-import tempfile
 import threading
 from bisect import bisect_left
 from collections import deque
@@ -272,6 +271,8 @@ def encoding_dirs(
     >>> encoding_dirs({"TIKTOKEN_CACHE_DIR": "no/such/directory"}, path=[]) == encoding_dirs({}, path=[])
     True
     """
+    import tempfile  # not before it is needed, as it loads a dozen modules
+
     environ = os.environ if environ is None else environ
     named = [environ[name] for name in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR") if environ.get(name)]
     carried = [Path(entry, folder) for entry in (sys.path if path is None else path) for folder in _CARRIERS]

@@ -13,7 +13,7 @@ from .errors import MessageError
 __all__ = ["Usage"]
 
 
-class Usage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Tokens of one request, or the sum over several.
 
     All fields are token counts and default to 0. ``cache_read_tokens`` and ``cache_write_tokens`` are included in
