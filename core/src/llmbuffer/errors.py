@@ -11,6 +11,7 @@
     │   └── UnknownModelError (LookupError)
     ├── PlacementError (ValueError)     dynamic content that cannot be placed as asked
     ├── PluginError                     a plugin that is broken, duplicated or unknown
+    ├── TokenizerError (LookupError)    an encoding that is unknown or not to be had offline
     ├── PriceError (ValueError)         a price that is missing or makes no sense
     └── ReplayError (ValueError)        a recording that cannot be read
 
@@ -31,6 +32,7 @@ __all__ = [
     "PluginError",
     "PriceError",
     "ReplayError",
+    "TokenizerError",
     "UnknownDialectError",
     "UnknownModelError",
 ]
@@ -86,6 +88,10 @@ class PlacementError(LLMBufferError, ValueError):
 
 class PluginError(LLMBufferError):
     """A plugin that is broken, registered twice or unknown; the message names its distribution."""
+
+
+class TokenizerError(LLMBufferError, LookupError):
+    """An encoding that is unknown, or that is not to be had without a network."""
 
 
 class PriceError(LLMBufferError, ValueError):

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, runtime_checka
 
 import msgspec
 
-from .errors import LLMBufferError
+from .errors import TokenizerError
 
 if TYPE_CHECKING:
     import tiktoken
@@ -115,7 +115,7 @@ class TiktokenCounter:
     ``estimated`` (default False) says that the encoding stands in for an unknown one. ``search`` (default
     ``encoding_dirs()``) lists the directories in which the file of a named encoding is looked for. Special tokens
     count as the plain text that they are. A text is counted in pieces of 25,000 characters; a cut may add a token or
-    two. Raises ``LLMBufferError`` for a name that is unknown or without a usable file; ``count`` raises nothing.
+    two. Raises ``TokenizerError`` for a name that is unknown or without a usable file; ``count`` raises nothing.
 
     >>> import tiktoken
     >>> bytewise = {bytes([value]): value for value in range(256)}
@@ -154,7 +154,7 @@ class EstimateCounter(msgspec.Struct, frozen=True):
 
     A token is ``chars_per_token`` ASCII characters (default 4.0), or one digit (numbers are split into groups of at
     most three, with marks between them), or three UTF-8 bytes of any other character: one Chinese character. A longer
-    text never counts less. Raises ``LLMBufferError`` for a ``chars_per_token`` that is not positive and finite.
+    text never counts less. Raises ``TokenizerError`` for a ``chars_per_token`` that is not positive and finite.
 
     Measured against cl100k_base: agent traffic 0.91 to 1.09 times the true count, English prose 1.23, Python 1.27,
     tool schemas 1.01, indented JSON 0.71, Chinese, Japanese and Korean 0.87 to 0.93, Russian 1.22, base64 0.51.
@@ -170,7 +170,7 @@ class EstimateCounter(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if not 0 < self.chars_per_token < math.inf:
             found = f"chars_per_token is {self.chars_per_token!r}"
-            raise LLMBufferError(f"{found}: give the mean number of characters in a token, such as 4.0")
+            raise TokenizerError(f"{found}: give the mean number of characters in a token, such as 4.0")
 
     @property
     def name(self) -> str:
@@ -295,7 +295,7 @@ def _build(wanted: str, estimated: bool, directories: tuple[Path, ...]) -> Token
         try:
             counter = TiktokenCounter(name, estimated=estimated or name != wanted, search=directories)
             break
-        except LLMBufferError as error:
+        except TokenizerError as error:
             missing.append(str(error))
     if missing and directories not in _warned:
         _warned.add(directories)
@@ -306,7 +306,7 @@ def _build(wanted: str, estimated: bool, directories: tuple[Path, ...]) -> Token
 def _load(name: str, directories: Iterable[Path]) -> tiktoken.Encoding:
     """The encoding from the first good file, read and checked here: tiktoken would delete a bad one and download."""
     if name not in _RECIPES:
-        raise LLMBufferError(f"unknown encoding {name!r}: give one of {[*_RECIPES]} or a tiktoken.Encoding")
+        raise TokenizerError(f"unknown encoding {name!r}: give one of {[*_RECIPES]} or a tiktoken.Encoding")
     recipe, found = _RECIPES[name], []
     for path in (place / file for place in directories for file in (recipe.file, f"{name}.tiktoken")):
         if not os.path.isfile(path):  # noqa: PTH113 - unlike Path.is_file, it never raises
@@ -319,7 +319,7 @@ def _load(name: str, directories: Iterable[Path]) -> tiktoken.Encoding:
         if hashlib.sha256(content).hexdigest() == recipe.sha256:
             return _encoding(name, content)
         found.append(f"{path} (not the published content)")
-    raise LLMBufferError(
+    raise TokenizerError(
         f"no usable file of the tiktoken encoding {name!r}, found {', '.join(found) or 'none'}: set TIKTOKEN_CACHE_DIR "
         f"to a directory that holds it as {recipe.file}, or install llama-index-core, which carries it"
     )
