@@ -20,12 +20,14 @@ def chain(*pieces: tuple[str, int], start: Node | None = None, positions: int = 
     node = start if start is not None else root(b"history")
     for name, tokens in pieces:
         wire = name.encode()
-        node = node.child(Block("messages", name, name), content=wire, wire=wire, tokens=tokens, positions=positions)
+        node = node.child(
+            Block("messages", name, name), content=wire, wire=wire, tokens=tokens, positions=positions
+        )
     return node
 
 
 def sent(tip: Node, *marks: MarkAt, head: Node = HEAD) -> Snapshot:
-    return Snapshot(head, tip, tip, marks=marks)
+    return Snapshot(head, tip, marks=marks)
 
 
 def marked(tip: Node, *more: MarkAt) -> Snapshot:
@@ -36,7 +38,9 @@ def test_prefix_reads_in_steps_and_never_below_the_minimum() -> None:
     model = CacheModel(PREFIX)
     one = chain(("a", 1_000))
     assert model.commit(sent(one), 0).read_tokens == 0
-    assert model.look(sent(chain(("b", 900), start=one)), 1).read_tokens == 2_944  # 23 steps of 128 in 3,000 tokens
+    assert (
+        model.look(sent(chain(("b", 900), start=one)), 1).read_tokens == 2_944
+    )  # 23 steps of 128 in 3,000 tokens
     assert model.look(sent(chain(("x", 100))), 1).read_tokens == 1_920  # the head alone: 15 steps
     small = CacheModel(PREFIX)
     short = root(b"head").child(Block("system", "s", "p"), content=b"p", wire=b"p", tokens=1_000)
@@ -59,7 +63,10 @@ def test_entries_match_stored_prefixes_only() -> None:
     one, two = chain(("a", 500)), chain(("b", 500))
     assert model.commit(marked(one), 0).write_tokens == 2_500
     changed = model.commit(marked(two), 1)
-    assert (changed.read_tokens, changed.write_tokens) == (0, 2_500)  # a shared head without a mark reads nothing
+    assert (changed.read_tokens, changed.write_tokens) == (
+        0,
+        2_500,
+    )  # a shared head without a mark reads nothing
     longer = model.look(marked(chain(("c", 300), start=one)), 2)
     assert (longer.read_tokens, longer.write_tokens) == (2_500, 300)
 
@@ -138,7 +145,9 @@ def test_params_of_the_messages_leave_the_head() -> None:
     model = CacheModel(MARKS)
     tip = chain(("a", 500))
     model.commit(marked(tip, MarkAt(HEAD, in_head=True)), 0)
-    changed = Snapshot(HEAD, tip, tip, message_seed=b"tool_choice", marks=(MarkAt(tip), MarkAt(HEAD, in_head=True)))
+    changed = Snapshot(
+        HEAD, tip, message_seed=b"tool_choice", marks=(MarkAt(tip), MarkAt(HEAD, in_head=True))
+    )
     assert model.look(changed, 1).read_tokens == 2_000
 
 

@@ -25,7 +25,10 @@ from llmbuffer import (
 from llmbuffer.rules import CacheRules
 from llmbuffer.dialects.openai_chat import OpenAIChat
 
-TOOL = {"type": "function", "function": {"name": "look_up", "description": "Look up.", "parameters": {"type": "object"}}}
+TOOL = {
+    "type": "function",
+    "function": {"name": "look_up", "description": "Look up.", "parameters": {"type": "object"}},
+}
 POLICY = "Answer kindly and briefly. " * 300
 MODELS = [("openai", "gpt-5.5"), ("openai", "gpt-5.6"), ("anthropic", "claude-sonnet-5.5")]
 
@@ -63,14 +66,20 @@ def test_a_request_changes_nothing(session: Session) -> None:
 
 def test_observing_commits_the_user_text_and_the_reply(session: Session) -> None:
     observe(session, "hello", "hi")
-    assert [(message.role, message.text) for message in session.messages] == [("user", "hello"), ("assistant", "hi")]
+    assert [(message.role, message.text) for message in session.messages] == [
+        ("user", "hello"),
+        ("assistant", "hi"),
+    ]
     assert session.ledger.requests == 1
 
 
 def test_dynamic_text_stands_behind_the_users_own_and_goes_with_the_turn(session: Session) -> None:
     request = session.request("what time is it?", dynamic={"clock": "12:00"})
     content = request.body["messages"][-1]["content"]
-    assert [part["text"] for part in content] == ["what time is it?", '<context name="clock">\n12:00\n</context>']
+    assert [part["text"] for part in content] == [
+        "what time is it?",
+        '<context name="clock">\n12:00\n</context>',
+    ]
     request.observe(Usage(100), Message("assistant", "noon"))
     assert "12:00" not in texts(session.request("thanks").body)
 
@@ -104,7 +113,9 @@ def test_nothing_stands_behind_a_tool_result_unless_the_rules_allow_it(session: 
 
 def test_tail_placement_ends_the_prompt_where_the_rules_allow_it() -> None:
     rules = CacheRules(name="engine", match="prefix", tail_after_tool=True)
-    session = Session(StableContext("local", POLICY, tools=[TOOL]), dialect=OpenAIChat(rules), placement="tail")
+    session = Session(
+        StableContext("local", POLICY, tools=[TOOL]), dialect=OpenAIChat(rules), placement="tail"
+    )
     call_tool(session, "look it up", dynamic={"clock": "12:00"})
     messages = session.request().body["messages"]
     assert messages[-1]["role"] == "user"
@@ -135,8 +146,16 @@ def test_default_dynamic_segments_come_from_the_context() -> None:
 
 
 def test_segments_stand_in_the_order_of_their_levels() -> None:
-    segments = [Segment("user", "U", level="user"), Segment("session", "S"), Segment("global", "G", level="global")]
-    assert [segment.name for segment in StableContext("m", segments).segments] == ["global", "user", "session"]
+    segments = [
+        Segment("user", "U", level="user"),
+        Segment("session", "S"),
+        Segment("global", "G", level="global"),
+    ]
+    assert [segment.name for segment in StableContext("m", segments).segments] == [
+        "global",
+        "user",
+        "session",
+    ]
 
 
 def test_the_body_is_read_only_and_deepcopy_is_plain(session: Session) -> None:
@@ -300,13 +319,24 @@ def test_the_key_tells_requests_apart(session: Session) -> None:
     assert session.request("hello", dynamic={"clock": "2"}).key.stable == base.stable
     assert session.request("hello", dynamic={"clock": "2"}).key.dynamic != base.dynamic
     assert session.request("hallo", dynamic={"clock": "1"}).key.dynamic != base.dynamic
-    assert session.request("hello", dynamic={"clock": "1"}, params={"temperature": 1}).key.dynamic != base.dynamic
+    assert (
+        session.request("hello", dynamic={"clock": "1"}, params={"temperature": 1}).key.dynamic
+        != base.dynamic
+    )
 
 
 def test_reprs_tell_no_prompt_text(session: Session) -> None:
     observe(session, "my secret", "your secret", dynamic={"clock": "secret time"})
     request = session.request("another secret", dynamic={"clock": "secret time"})
-    shown = [session, request, session.messages, session.ledger, request.dynamic, session.tip, request.snapshot]
+    shown = [
+        session,
+        request,
+        session.messages,
+        session.ledger,
+        request.dynamic,
+        session.tip,
+        request.snapshot,
+    ]
     assert "secret" not in " ".join(map(repr, [*shown, session.context, session.messages[0].parts]))
 
 

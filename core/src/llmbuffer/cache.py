@@ -12,7 +12,6 @@ from typing import Literal
 
 import msgspec
 
-from .chain import Node, is_ancestor
 from .rules import CacheRules
 from .snapshot import MarkAt, Snapshot, overlap
 from .usage import Usage
@@ -51,25 +50,12 @@ class Lookup(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Entry:
-    """A stored prefix. ``superseded`` is when a longer entry that covers it became visible."""
+    """A stored prefix: ``snapshot`` up to ``mark``. ``superseded`` is when a longer one that covers it became visible."""
 
-    __slots__ = (
-        "expires",
-        "in_head",
-        "long",
-        "node",
-        "position",
-        "snapshot",
-        "superseded",
-        "tokens",
-        "visible",
-    )
+    __slots__ = ("expires", "mark", "position", "snapshot", "superseded", "tokens", "visible")
 
     def __init__(self, snapshot: Snapshot, mark: MarkAt, *, expires: float, visible: float) -> None:
-        self.snapshot = snapshot
-        self.node: Node = mark.node
-        self.in_head = mark.in_head
-        self.long = mark.long
+        self.snapshot, self.mark = snapshot, mark
         self.tokens = snapshot.tokens_at(mark)
         self.position = snapshot.position_at(mark)
         self.expires, self.visible = expires, visible
@@ -77,14 +63,7 @@ class _Entry:
 
     def begins(self, other: Snapshot) -> bool:
         """Whether this prefix is one of the request ``other``."""
-        if self.in_head:
-            return is_ancestor(self.node, other.head)
-        same_head = self.snapshot.head.wire == other.head.wire
-        return (
-            same_head
-            and self.snapshot.message_seed == other.message_seed
-            and is_ancestor(self.node, other.tip)
-        )
+        return self.snapshot.begins(self.mark, other)
 
 
 class CacheModel:
@@ -97,7 +76,7 @@ class CacheModel:
     >>> from llmbuffer.messages import Message
     >>> model = CacheModel(CacheRules(name="engine", match="prefix"))
     >>> tip = root().child(Message("user", "hi"), content=b"1", wire=b"1", tokens=50)
-    >>> snapshot = Snapshot(root(), tip, tip)
+    >>> snapshot = Snapshot(root(), tip)
     >>> model.commit(snapshot, at=0.0).read_tokens, model.look(snapshot, at=1.0).read_tokens
     (0, 50)
     """
@@ -122,7 +101,7 @@ class CacheModel:
         lookup, read = self._look(snapshot, at)
         self._entries = [entry for entry in self._entries if entry.expires > at and entry.superseded > at]
         if read is not None:
-            read.expires = max(read.expires, at + self._ttl(read.long))
+            read.expires = max(read.expires, at + self._ttl(read.mark.long))
         visible = at if visible_at is None else visible_at
         if self.rules.match == "prefix":
             self._store_prefix(snapshot, at, visible)
@@ -192,7 +171,7 @@ class CacheModel:
         return [mark for mark in snapshot.marks if snapshot.tokens_at(mark) >= self.rules.min_tokens]
 
     def _store_prefix(self, snapshot: Snapshot, at: float, visible: float) -> None:
-        new = _Entry(snapshot, MarkAt(snapshot.tip), expires=at + self.rules.ttl, visible=visible)
+        new = _Entry(snapshot, snapshot.end, expires=at + self.rules.ttl, visible=visible)
         for entry in self._entries:
             if entry.begins(snapshot):  # the new prompt covers it, once it can be read
                 entry.superseded = min(entry.superseded, visible)
@@ -203,11 +182,15 @@ class CacheModel:
         tokens = snapshot.tokens_at(mark)
         expires = at + self._ttl(mark.long)
         for entry in self._entries:
-            if entry.tokens == tokens and entry.in_head == mark.in_head and entry.begins(snapshot):
+            if entry.tokens == tokens and _same_place(entry.mark, mark) and entry.begins(snapshot):
                 entry.expires = max(entry.expires, expires)
                 entry.visible = min(entry.visible, visible)
                 return
         insort(self._entries, _Entry(snapshot, mark, expires=expires, visible=visible), key=_tokens)
+
+
+def _same_place(a: MarkAt, b: MarkAt) -> bool:
+    return (a.node.wire, a.in_head, a.dynamic) == (b.node.wire, b.in_head, b.dynamic)
 
 
 def _tokens(entry: _Entry) -> int:

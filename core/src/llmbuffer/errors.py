@@ -9,6 +9,7 @@
     ├── DialectError                    a provider's response or client that the dialect cannot use
     │   ├── UnknownDialectError (LookupError)
     │   └── UnknownModelError (LookupError)
+    ├── LoopError                       a turn that cannot begin or does not end
     ├── PlacementError (ValueError)     dynamic content that cannot be placed as asked
     ├── PluginError                     a plugin that is broken, duplicated or unknown
     ├── TokenizerError (LookupError)    an encoding that is unknown or not to be had offline
@@ -25,6 +26,7 @@ __all__ = [
     "EncodingError",
     "FrozenError",
     "LLMBufferError",
+    "LoopError",
     "LossyError",
     "MessageError",
     "PairingError",
@@ -80,6 +82,13 @@ class UnknownDialectError(DialectError, LookupError):
 
 class UnknownModelError(DialectError, LookupError):
     """A model without rules where rules are required."""
+
+
+class LoopError(LLMBufferError):
+    """A turn that cannot begin (no client, or one of the wrong kind) or that does not end (too many rounds).
+
+    What was observed before stays in the session.
+    """
 
 
 class PlacementError(LLMBufferError, ValueError):

@@ -12,6 +12,7 @@ from .context import Segment, StableContext
 from .frozen import FrozenList
 from .messages import content_hash
 from .rules import CacheRules, Dialect, Mark, Place
+from .snapshot import MarkAt
 
 __all__ = [
     "Candidate",
@@ -90,13 +91,15 @@ def _system_place(dialect: Dialect, index: int) -> Place:
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A place where a breakpoint could go: ``tokens`` and ``position`` from the start of the prompt."""
+    """A place where a breakpoint could go: ``tokens`` and ``position`` from the start of the prompt.
+
+    ``sharing`` counts the sessions that a mark on a level of the head would serve.
+    """
 
     mark: Mark
-    node: Node
+    at: MarkAt
     tokens: int
     position: int
-    in_head: bool = False
     sharing: int = 1
 
 
@@ -138,7 +141,7 @@ def _markable(candidate: Candidate, rules: CacheRules, chosen: Sequence[Candidat
 
 def _saving(level: Candidate, chosen: Sequence[Candidate]) -> int:
     shorter = max((c.tokens for c in chosen if c.tokens < level.tokens), default=0)
-    served = max((c.sharing for c in chosen if c.in_head and c.tokens > level.tokens), default=0)
+    served = max((c.sharing for c in chosen if c.at.in_head and c.tokens > level.tokens), default=0)
     return (level.tokens - shorter) * max(0, level.sharing - served)
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from .chain import Node, ancestor
+import msgspec
+
 from .context import StableContext
 from .family import Family
-from .layout import Candidate, Head, plan_marks
+from .layout import Candidate, Head, Level, plan_marks
 from .placing import Placed
 from .rules import Dialect, Mark, Place
-from .snapshot import MarkAt, Snapshot
-from .state import Anchor, dynamic_nodes
+from .snapshot import Insert, MarkAt, Snapshot
+from .state import Anchor, dynamic_chain
 
 __all__ = ["Prompt"]
 
@@ -35,41 +36,26 @@ class Prompt:
     @cached_property
     def snapshot(self) -> Snapshot:
         """What is sent, frozen, as the cache models see it."""
-        marks = [MarkAt(candidate.node, candidate.in_head, candidate.mark.long) for candidate in self.plan]
+        marks = [candidate.at for candidate in self.plan]
+        bare = Snapshot(self.head.node, self.placed.state.tip, self.head.message_seed, insert=self.insert)
         if self.implicit:
-            marks.append(MarkAt(self.tip))
-        turn = self.placed.turn
-        split = self._at(turn.user.node) if turn is not None else self.placed.state.tip
-        return Snapshot(self.head.node, self.tip, split, self.head.message_seed, tuple(marks))
+            marks.append(bare.end)
+        return msgspec.structs.replace(bare, marks=tuple(marks))
 
     @cached_property
-    def blocks(self) -> list[Node]:
-        """The nodes of the dynamic text."""
+    def insert(self) -> Insert | None:
+        """The dynamic text."""
         turn, counter = self.placed.turn, self._family.counter
         if not self.placed.segments:
-            return []
+            return None
         if turn is not None:
-            return turn.blocks(counter)
-        return dynamic_nodes(self.placed.state.tip, self.placed.segments, counter)
-
-    @cached_property
-    def tip(self) -> Node:
-        """The last node of what is sent."""
-        if not self.blocks:
-            return self.placed.state.tip
-        turn = self.placed.turn
-        return self.blocks[-1] if turn is None else turn.chain(self.placed.state.tip, self._family.counter)
-
-    def _at(self, node: Node) -> Node:
-        """The node of the history on the chain that is sent."""
-        turn = self.placed.turn
-        if turn is None or not self.blocks or node.depth <= turn.user.node.depth:
-            return node
-        return ancestor(self.tip, node.depth + len(self.blocks))
+            return Insert(turn.user.node, turn.dynamic_tip(counter))
+        tip = self.placed.state.tip
+        return Insert(tip, dynamic_chain(tip, self.placed.segments, counter))
 
     @property
     def _dynamic_is_last(self) -> bool:
-        return bool(self.blocks) and self.tip is self.blocks[-1]
+        return self.insert is not None and self.insert.after is self.placed.state.tip
 
     @cached_property
     def implicit(self) -> bool:
@@ -102,25 +88,21 @@ class Prompt:
         taken = state.given_marks + ("cache_control" in self._context.params)
         instead = 1 if rules.implicit and not self.implicit else 0  # the slot of the implicit one
         tail = self._candidate("tail", state.anchor)
-        levels = [self._level(index) for index in range(len(self.head.levels))]
+        levels = [self._level(level) for level in self.head.levels]
         fork = self._candidate("fork", self._fork_anchor)
         fixed = [tail, self._previous(tail), self._split(), self._dynamic_end(), fork]
         return plan_marks(rules, fixed, levels, slots=max(0, rules.slots + instead - taken))
 
     def _candidate(self, kind: str, anchor: Anchor | None) -> Candidate | None:
-        if anchor is None:
-            return None
-        return self._in_messages(Mark(anchor.place, kind), self._at(anchor.node))
+        return None if anchor is None else self._at(Mark(anchor.place, kind), MarkAt(anchor.node))
 
-    def _in_messages(self, mark: Mark, node: Node) -> Candidate:
-        start = self.head.node
-        return Candidate(mark, node, start.end + node.end, start.position + node.position)
+    def _at(self, mark: Mark, at: MarkAt, sharing: int = 1) -> Candidate:
+        bare = Snapshot(self.head.node, self.placed.state.tip, insert=self.insert)
+        return Candidate(mark, at, bare.tokens_at(at), bare.position_at(at), sharing)
 
-    def _level(self, index: int) -> Candidate:
-        level = self.head.levels[index]
-        sharing = self._family.sharing.get(level.name, 1)
+    def _level(self, level: Level) -> Candidate:
         mark = Mark(level.place, level.name, level.long)
-        return Candidate(mark, level.node, level.node.end, level.node.position, in_head=True, sharing=sharing)
+        return self._at(mark, MarkAt(level.node, in_head=True), self._family.sharing.get(level.name, 1))
 
     def _previous(self, tail: Candidate | None) -> Candidate | None:
         """The anchor of the last request, where the look-back from the new tail does not reach it."""
@@ -136,7 +118,7 @@ class Prompt:
     def _split(self) -> Candidate | None:
         """The user message before dynamic text that will go when the turn ends."""
         turn = self.placed.turn
-        if turn is None or self._dynamic_is_last or not self.blocks:
+        if turn is None or self._dynamic_is_last or self.insert is None:
             return None
         return self._candidate("split", turn.user)
 
@@ -144,6 +126,6 @@ class Prompt:
         turn = self.placed.turn
         if turn is None or not self._dynamic_is_last or self.dialect.rules.implicit or not self._goes_on:
             return None
-        place = turn.user.place
-        end = Place("messages", place.item, place.end + len(self.blocks) - 1, place.end + len(self.blocks))
-        return self._in_messages(Mark(end, "dynamic"), self.tip)
+        place, parts = turn.user.place, len(self.placed.segments)
+        end = Place("messages", place.item, place.end + parts - 1, place.end + parts)
+        return self._at(Mark(end, "dynamic"), MarkAt(turn.user.node, dynamic=True))

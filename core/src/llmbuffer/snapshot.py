@@ -11,47 +11,101 @@ from typing import Literal
 
 import msgspec
 
-from .chain import Block, Node, ancestor, common_prefix
+from .chain import Block, Node, ancestor, common_prefix, is_ancestor
 from .messages import Image, Message, Reasoning, Text, ToolCall, ToolResult
 
-__all__ = ["MarkAt", "Relation", "Snapshot", "message_tokens", "overlap", "relation", "texts"]
+__all__ = ["Insert", "MarkAt", "Relation", "Snapshot", "message_tokens", "overlap", "relation", "texts"]
 
 Relation = Literal["same", "extension", "shrunk", "divergent"]
 
 
 class MarkAt(msgspec.Struct, frozen=True):
-    """A breakpoint in a snapshot: after ``node`` of the messages, or of the head if ``in_head``."""
+    """A breakpoint in a snapshot: after ``node`` of the messages, of the head (``in_head``), or after the dynamic text."""
 
     node: Node
     in_head: bool = False
     long: bool = False
+    dynamic: bool = False
+
+
+class Insert(msgspec.Struct, frozen=True):
+    """Dynamic text: it stands behind ``after``, a node of the messages, and is no part of their chain.
+
+    ``tip`` ends a chain of its blocks that starts at ``after``, so its digest covers all that was sent up to there.
+    """
+
+    after: Node
+    tip: Node
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the dynamic text."""
+        return self.tip.end - self.after.end
+
+    @property
+    def positions(self) -> int:
+        """What a look-back counts in it."""
+        return self.tip.position - self.after.position
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """One rendered request: ``head`` ends tools and system, ``tip`` ends the messages with their dynamic tail.
+    """One rendered request: ``head`` ends tools and system, ``tip`` ends the messages, ``insert`` is the dynamic text.
 
     The root of ``head`` is seeded with the model and the params that move everything; ``message_seed`` is a digest of
-    the params that only the messages depend on. ``split`` is the last node that the next turn will send again.
+    the params that only the messages depend on.
     """
 
     head: Node
     tip: Node
-    split: Node
     message_seed: bytes = b""
     marks: tuple[MarkAt, ...] = ()
+    insert: Insert | None = None
 
     @property
     def tokens(self) -> int:
         """Prompt tokens of the request, as counted."""
-        return self.head.end + self.tip.end
+        return self.head.end + self.tip.end + (self.insert.tokens if self.insert is not None else 0)
+
+    @property
+    def end(self) -> MarkAt:
+        """The end of the prompt."""
+        last = self.insert is not None and self.insert.after.depth == self.tip.depth
+        return MarkAt(self.tip, dynamic=last)
+
+    def covers_insert(self, mark: MarkAt) -> bool:
+        """Whether the dynamic text lies before a mark of the messages."""
+        return mark.dynamic or (self.insert is not None and mark.node.depth > self.insert.after.depth)
 
     def tokens_at(self, mark: MarkAt) -> int:
-        """Prompt tokens from the start to the end of a mark."""
-        return mark.node.end if mark.in_head else self.head.end + mark.node.end
+        """Prompt tokens from the start to a mark."""
+        if mark.in_head:
+            return mark.node.end
+        inserted = self.insert.tokens if self.insert is not None and self.covers_insert(mark) else 0
+        return self.head.end + mark.node.end + inserted
 
     def position_at(self, mark: MarkAt) -> int:
         """The look-back position of a mark."""
-        return mark.node.position if mark.in_head else self.head.position + mark.node.position
+        if mark.in_head:
+            return mark.node.position
+        inserted = self.insert.positions if self.insert is not None and self.covers_insert(mark) else 0
+        return self.head.position + mark.node.position + inserted
+
+    def begins(self, mark: MarkAt, other: Snapshot) -> bool:
+        """Whether what this request sends up to ``mark`` is a prefix of ``other``."""
+        if mark.in_head:
+            return is_ancestor(mark.node, other.head)
+        if self.head.wire != other.head.wire or self.message_seed != other.message_seed:
+            return False
+        if not is_ancestor(mark.node, other.tip):
+            return False
+        if not self.covers_insert(mark):
+            return other.insert is None or other.insert.after.depth >= mark.node.depth
+        assert self.insert is not None, "covered, so it is there"
+        if other.insert is None:
+            return False
+        if mark.dynamic:
+            return is_ancestor(self.insert.tip, other.insert.tip)
+        return self.insert.tip.wire == other.insert.tip.wire
 
 
 def overlap(a: Snapshot, b: Snapshot, count: Callable[[str], int] | None = None) -> int:
@@ -66,8 +120,28 @@ def overlap(a: Snapshot, b: Snapshot, count: Callable[[str], int] | None = None)
         return shared.end + _partial(a.head, b.head, shared, count)
     if a.message_seed != b.message_seed:
         return a.head.end
+    return a.head.end + _message_overlap(a, b, count)
+
+
+def _message_overlap(a: Snapshot, b: Snapshot, count: Callable[[str], int] | None) -> int:
     shared = common_prefix(a.tip, b.tip)
-    return a.head.end + shared.end + _partial(a.tip, b.tip, shared, count)
+    first, second = _insert_depth(a), _insert_depth(b)
+    if a.insert is not None and b.insert is not None and first == second <= shared.depth:
+        inserted = common_prefix(a.insert.tip, b.insert.tip)
+        if inserted.wire != a.insert.tip.wire or inserted.wire != b.insert.tip.wire:
+            return inserted.end + _partial(a.insert.tip, b.insert.tip, inserted, count)
+        return shared.end + a.insert.tokens + _partial(a.tip, b.tip, shared, count)
+    cut = min(first, second)
+    if cut <= shared.depth:
+        return ancestor(shared, cut).end
+    return shared.end + _partial(a.tip, b.tip, shared, count)
+
+
+def _insert_depth(snapshot: Snapshot) -> int:
+    return snapshot.insert.after.depth if snapshot.insert is not None else _NOWHERE
+
+
+_NOWHERE = 2**62  # deeper than any node
 
 
 def relation(older: Snapshot, newer: Snapshot) -> Relation:
@@ -76,17 +150,15 @@ def relation(older: Snapshot, newer: Snapshot) -> Relation:
     >>> from llmbuffer.chain import root
     >>> start = root()
     >>> one = start.child(Message("user", "hi"), content=b"1", wire=b"1", tokens=2)
-    >>> relation(Snapshot(start, start, start), Snapshot(start, one, one))
+    >>> relation(Snapshot(start, start), Snapshot(start, one))
     'extension'
     """
-    if older.head.wire != newer.head.wire or older.message_seed != newer.message_seed:
-        return "divergent"
-    if older.tip.wire == newer.tip.wire:
+    grows, shrinks = older.begins(older.end, newer), newer.begins(newer.end, older)
+    if grows and shrinks:
         return "same"
-    shared = common_prefix(older.tip, newer.tip)
-    if shared.wire == older.tip.wire:
+    if grows:
         return "extension"
-    return "shrunk" if shared.wire == newer.tip.wire else "divergent"
+    return "shrunk" if shrinks else "divergent"
 
 
 def _partial(a: Node, b: Node, shared: Node, count: Callable[[str], int] | None) -> int:

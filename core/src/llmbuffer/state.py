@@ -16,7 +16,7 @@ from .rules import Dialect, Place, Rendered
 from .snapshot import message_tokens
 from .tokens import TokenCounter
 
-__all__ = ["Anchor", "Link", "State", "Turn", "attach", "dynamic_nodes", "link", "rendered_anew"]
+__all__ = ["Anchor", "Link", "State", "Turn", "attach", "dynamic_chain", "link", "rendered_anew"]
 
 MARK_FIELDS = frozenset({"cache_control", "prompt_cache_breakpoint"})
 _RUNS = frozenset({"tool_use", "tool_result"})  # a run of either is one position of the look-back
@@ -32,39 +32,21 @@ class Anchor(msgspec.Struct, frozen=True):
 class Turn:
     """An open turn: the user message it began with, and the dynamic text that stands behind it while it lasts.
 
-    It remembers how far the messages of the turn were put on a chain behind the dynamic text: (history node, node on
-    that chain). That is a memo of a pure function, so a lost update costs work and nothing else.
+    It remembers the nodes of that text: a memo of a pure function, so a lost update costs work and nothing else.
     """
 
-    __slots__ = ("_blocks", "_chain", "segments", "user")
+    __slots__ = ("_tip", "segments", "user")
 
     def __init__(self, user: Anchor, segments: tuple[Segment, ...] = ()) -> None:
         self.user = user
         self.segments = segments
-        self._blocks: list[Node] | None = None
-        self._chain: tuple[Node, Node] | None = None
+        self._tip: Node | None = None
 
-    def blocks(self, counter: TokenCounter) -> list[Node]:
-        """The dynamic text as nodes behind the user's message."""
-        if self._blocks is None:
-            self._blocks = dynamic_nodes(self.user.node, self.segments, counter)
-        return self._blocks
-
-    def chain(self, tip: Node, counter: TokenCounter) -> Node:
-        """The tip of the turn's messages on a chain that has the dynamic text behind the user's message.
-
-        Work is proportional to what was appended since the last call.
-        """
-        memo, pending, node = self._chain, list[Node](), tip
-        while node is not self.user.node and not (memo is not None and node is memo[0]):
-            pending.append(node)
-            assert node.parent is not None, "the turn's user message is an ancestor of the tip"
-            node = node.parent
-        top = memo[1] if memo is not None and node is memo[0] else self.blocks(counter)[-1]
-        for original in reversed(pending):
-            top = _moved(original, top)
-        self._chain = (tip, top)
-        return top
+    def dynamic_tip(self, counter: TokenCounter) -> Node:
+        """The end of a chain of the dynamic text behind the user's message."""
+        if self._tip is None:
+            self._tip = dynamic_chain(self.user.node, self.segments, counter)
+        return self._tip
 
 
 class State(msgspec.Struct, frozen=True):
@@ -173,19 +155,6 @@ def _positions(kinds: tuple[str, ...], previous: str | None) -> int:
     return count
 
 
-def _moved(original: Node, parent: Node) -> Node:
-    """The same message behind other bytes; its digests stand for its content, which is not hashed again."""
-    assert original.parent is not None
-    assert original.message is not None
-    return parent.child(
-        original.message,
-        content=original.digest,
-        wire=original.wire,
-        tokens=original.tokens,
-        positions=original.position - original.parent.position,
-    )
-
-
 def rendered_anew(messages: Iterable[Message], dialect: Dialect, counter: TokenCounter) -> State:
     """The state of a history under another dialect."""
     state = State.empty()
@@ -194,12 +163,10 @@ def rendered_anew(messages: Iterable[Message], dialect: Dialect, counter: TokenC
     return state
 
 
-def dynamic_nodes(after: Node, segments: tuple[Segment, ...], counter: TokenCounter) -> list[Node]:
-    """Dynamic segments as nodes behind ``after``."""
-    nodes: list[Node] = []
+def dynamic_chain(after: Node, segments: tuple[Segment, ...], counter: TokenCounter) -> Node:
+    """The end of a chain of dynamic segments behind ``after``."""
     for segment, text in zip(segments, render_dynamic(segments), strict=True):
         wire = text.encode()
         block = Block("messages", segment.name, text)
         after = after.child(block, content=wire, wire=wire, tokens=counter.count(text) + 1)
-        nodes.append(after)
-    return nodes
+    return after

@@ -1,0 +1,165 @@
+"""One turn of a conversation with a client and tools: what is sent next, what was answered, which calls are open."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from .calls import Executor, arun, check_executor, error_result, open_calls, run
+from .errors import LoopError, MessageError, PairingError
+from .messages import Message
+from .observing import Observation
+from .parts import ToolCall, ToolResult
+from .placing import Dynamic
+from .request import Request
+from .rules import Event
+
+if TYPE_CHECKING:
+    from .session import Session
+
+__all__ = ["Conversation"]
+
+_log = logging.getLogger("llmbuffer.loop")
+
+
+class Conversation:
+    """A turn under way: the session that it goes on in, what is still to be sent, and the requests that it took."""
+
+    def __init__(
+        self,
+        session: Session,
+        user: Any,
+        dynamic: Dynamic | None,
+        tools: Executor | None,
+        params: Mapping[str, Any] | None,
+        max_rounds: int,
+        on_observe: Callable[[Observation], object] | None,
+        timeout: float | None = None,
+    ) -> None:
+        self.session = session
+        self.client: Any = None
+        self._user, self._dynamic, self._params = user, dynamic, params
+        self._tools, self._timeout = tools, timeout
+        self._max_rounds, self._rounds = max_rounds, 0
+        self._on_observe = on_observe
+        self._reply: Message | None = None
+
+    def prepare(self, client: Any, *, asynchronous: bool, streaming: bool) -> None:
+        """Find the client, and refuse what cannot work before anything is sent."""
+        check_executor(self._tools, asynchronous=asynchronous)
+        if self._max_rounds < 1:
+            raise LoopError(f"max_rounds is {self._max_rounds!r}: a turn takes one request at least")
+        if not streaming and {**self.session.context.params, **(self._params or {})}.get("stream"):
+            raise LoopError(
+                "the params ask for a stream: leave 'stream' out, and use session.stream or astream"
+            )
+        self.client = client if client is not None else self.session.client
+        if self.client is None:
+            raise LoopError("no client: give an SDK client to Session(client=…), or to this call as client=…")
+        right, wrong = ("__aenter__", "__enter__") if asynchronous else ("__enter__", "__aenter__")
+        if hasattr(self.client, wrong) and not hasattr(self.client, right):
+            fitting = "respond or stream" if asynchronous else "arespond or astream"
+            raise LoopError(
+                f"a {type(self.client).__name__} works with {fitting} only: call one, or give the other client"
+            )
+
+    def request(self) -> Request:
+        """The next request: the user's words at first, then what the history has come to."""
+        return self.session.request(self._user, self._dynamic, params=self._params)
+
+    def observe(self, request: Request, response: Any) -> bool:
+        """Commit a response; whether the turn has ended with it."""
+        seen = request.observe(response)
+        if seen.forked:
+            _log.warning(
+                "session %s had moved on: its turn goes on in the fork %s", self.session.id, seen.session.id
+            )
+        self.session, self._reply = seen.session, seen.message
+        self._user = self._dynamic = None
+        self._rounds += 1
+        if self._on_observe is not None:
+            self._on_observe(seen)
+        if self._tools is None or not self.reply.call_ids:
+            return True
+        if self._rounds >= self._max_rounds:
+            raise LoopError(
+                f"the model still calls tools after {self._rounds} requests: the session holds them all; converse "
+                "again to run the open calls, answer them with session.append, or raise max_rounds"
+            )
+        return False
+
+    @property
+    def reply(self) -> Message:
+        """The last reply that was observed."""
+        assert self._reply is not None, "a reply is read after it was observed"
+        return self._reply
+
+    def told(self) -> Iterator[Event]:
+        """The calls of the reply, as events."""
+        calls = open_calls(self.session.tip) if self.reply.call_ids else ()
+        return (Event("tool_call", value=call) for call in calls)
+
+    # Tools
+
+    @property
+    def _known(self) -> list[str]:
+        return [tool.name for tool in self.session.context.tools]
+
+    def settle(self) -> Iterator[ToolResult]:
+        """Run the open calls one by one, and append each result as soon as it is there."""
+        if self._tools is None:
+            return
+        for call in open_calls(self.session.tip):
+            yield self._append(call, run(call, self._tools, self._known))
+
+    async def asettle(self) -> list[ToolResult]:
+        """Run the open calls at the same time, and append their results in the order of the calls."""
+        calls = open_calls(self.session.tip) if self._tools is not None else ()
+        if not calls:
+            return []
+        results: dict[int, ToolResult] = {}
+        fatal: list[BaseException] = []
+        appended: list[ToolResult] = []
+        try:
+            async with anyio.create_task_group() as group:
+                for index, call in enumerate(calls):
+                    group.start_soon(self._into, results, fatal, group.cancel_scope.cancel, index, call)
+            if not fatal:
+                for index, call in enumerate(calls):
+                    results.setdefault(index, error_result(call, "CancelledError: the tool was cancelled"))
+        finally:  # interrupted or not, what was done is kept
+            appended += (self._append(calls[index], results[index]) for index in sorted(results))
+        if fatal:
+            raise fatal[0]
+        return appended
+
+    async def _into(
+        self,
+        results: dict[int, ToolResult],
+        fatal: list[BaseException],
+        stop: Callable[[], object],
+        index: int,
+        call: ToolCall,
+    ) -> None:
+        assert self._tools is not None
+        try:
+            results[index] = await arun(call, self._tools, self._known, timeout=self._timeout)
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt: a task group would wrap it up in a group
+            fatal.append(error)
+            stop()
+
+    def _append(self, call: ToolCall, result: ToolResult) -> ToolResult:
+        """Append a result; if no message can hold it, one that says so."""
+        try:
+            self.session.append(Message("tool", [result]))
+        except PairingError:  # somebody else answered the call in the meantime
+            raise
+        except MessageError as error:
+            result = error_result(call, f"the tool returned what cannot be sent: {error}")
+            self.session.append(Message("tool", [result]))
+        return result

@@ -1,0 +1,163 @@
+"""The prefix guard: a watcher that reads the body of every observed request.
+
+It takes from a session only which requests belong to one line (its id, its parent, how many requests lie behind). What
+was sent is read from the bodies. A line keeps two numbers a request, so that long sessions stay cheap to watch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from itertools import chain
+from threading import Lock
+from typing import Any, NamedTuple
+from weakref import ref
+
+from ..frozen import FrozenDict
+from ..request import Observation, Request
+from ..session import Session
+from .prefix import blocks_of, cut, difference, dynamic_wires, laid_out, last_run
+
+__all__ = ["PrefixGuard"]
+
+_REMEMBERED = 50_000  # digested messages; beyond it the memo starts anew
+_SWEEP = 256  # new lines between two looks for lines that nobody can continue
+_DIGEST_BYTES = 16
+
+
+class _Checkpoint(NamedTuple):
+    """What a request had sent: so many blocks, and the digest over them."""
+
+    blocks: int
+    digest: bytes
+
+
+class _Line:
+    """The requests of one session: checkpoints by the number of requests that lie behind, and the newest request."""
+
+    def __init__(self, session: Session, request: Request) -> None:
+        self.session = ref(session)
+        self.parent_id = session.parent_id
+        self.family = request._family
+        self.checkpoints: dict[int, _Checkpoint] = {}
+        self.newest = request
+
+
+class PrefixGuard:
+    """Called with every observed request; collects in ``moves`` what did not begin with the request before it.
+
+    A fork has to begin with what its parent had sent when it was made. After a move the baseline is set anew: one fault,
+    one entry. A model, tools or system text that change are moves too, planned or not.
+
+    >>> PrefixGuard().take()
+    []
+    """
+
+    def __init__(self) -> None:
+        self.moves: list[str] = []
+        self._lines: dict[str, _Line] = {}
+        self._memo: dict[int, tuple[object, tuple[bytes, ...]]] = {}
+        self._swept_at = 0
+        self._lock = Lock()
+
+    def __call__(self, request: Request, observation: Observation) -> None:
+        with self._lock:
+            self._watch(request, observation.session)
+
+    def take(self) -> list[str]:
+        """The moves since the last call."""
+        with self._lock:
+            moves, self.moves = self.moves, []
+            return moves
+
+    def sweep(self) -> None:
+        """Forget the lines that no living session can continue."""
+        with self._lock:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        alive = {id(line.family) for line in self._lines.values() if line.session() is not None}
+        self._lines = {name: line for name, line in self._lines.items() if id(line.family) in alive}
+        self._swept_at = len(self._lines)
+
+    def _watch(self, request: Request, target: Session) -> None:
+        made_by, behind = request._session, request._base.requests
+        digests = self._digests(request)
+        self._compare(request, made_by, behind, digests)
+        if target.id not in self._lines:
+            if len(self._lines) - self._swept_at >= _SWEEP:
+                self._sweep()
+            self._lines[target.id] = _Line(target, request)
+            if behind == 0:
+                self._lines[target.id].checkpoints[0] = _checkpoint(digests, self._head_length(request))
+        line = self._lines[target.id]
+        line.checkpoints[behind + 1] = _checkpoint(digests, len(digests))
+        line.newest = request
+
+    def _compare(self, request: Request, made_by: Session, behind: int, digests: list[bytes]) -> None:
+        known = self._before(made_by, request, behind)
+        if not known or any(_checkpoint(digests, line.checkpoints[behind].blocks) == line.checkpoints[behind] for line in known):
+            return
+        name = made_by.name or made_by.id
+        older = known[0].newest
+        found = difference(_flat(older)[: known[0].checkpoints[behind].blocks], _flat(request))
+        self.moves.append(
+            f"request {behind} of session {name!r} does not begin with the one before it: "
+            + (found or "the request before that one had moved too")
+        )
+
+    def _before(self, session: Session, request: Request, behind: int) -> list[_Line]:
+        """The lines that hold what was sent when so many requests lay behind."""
+        name: str | None = session.id
+        parent = session.parent_id
+        while name is not None:
+            line = self._lines.get(name)
+            if line is not None and behind in line.checkpoints:
+                return [line]
+            name, parent = parent, None if line is None else line.parent_id
+            if name in self._lines:
+                parent = self._lines[name].parent_id
+        lines = self._lines.values()
+        return [line for line in lines if line.family is request._family and behind in line.checkpoints]
+
+    def _digests(self, request: Request) -> list[bytes]:
+        body = request.body
+        items: list[Sequence[bytes]] = [(_digest(str(body.get("model")).encode()),)]
+        for section in ("tools", "system", "messages"):
+            items += [self._of(item, section) for item in body.get(section, ())]
+        if request.dynamic:
+            run = [_digest(wire) for wire in dynamic_wires(request)]
+            at = last_run(items, run)
+            if at is not None:
+                cut(items, at, len(run))
+        return list(chain.from_iterable(items))
+
+    def _of(self, item: Any, section: str) -> tuple[bytes, ...]:
+        known = self._memo.get(id(item))
+        if known is not None and known[0] is item:
+            return known[1]
+        digests = tuple(_digest(block.wire) for block in blocks_of(item, section))
+        if isinstance(item, FrozenDict):  # nobody can change it, so its digests stay true
+            if len(self._memo) >= _REMEMBERED:
+                self._memo.clear()
+            self._memo[id(item)] = (item, digests)
+        return digests
+
+    def _head_length(self, request: Request) -> int:
+        """Blocks of model, tools and system text, the text that leads the messages included."""
+        body, dialect = request.body, request._dialect
+        leading = len(request._head.system) if dialect.system_in_messages else 0
+        in_messages = sum(len(self._of(item, "messages")) for item in body["messages"][:leading])
+        return 1 + len(body.get("tools", ())) + len(body.get("system", ())) + in_messages
+
+
+def _flat(request: Request) -> list[Any]:
+    return [block for item in laid_out(request) for block in item]
+
+
+def _checkpoint(digests: Sequence[bytes], blocks: int) -> _Checkpoint:
+    return _Checkpoint(min(blocks, len(digests)), _digest(b"".join(digests[:blocks])))
+
+
+def _digest(data: bytes) -> bytes:
+    return blake2b(data, digest_size=_DIGEST_BYTES).digest()
