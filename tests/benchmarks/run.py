@@ -15,7 +15,7 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
-from llmbuffer import Message, Segment, Session, StableContext, Usage
+from llmbuffer import Message, Segment, Session, StableContext, ToolCall, ToolResult, Usage
 
 MODELS = (("openai", "gpt-5.5"), ("openai", "gpt-5.6"), ("anthropic", "claude-sonnet-5.5"))
 SIZES = (100, 1_000, 10_000)
@@ -32,9 +32,12 @@ def message(index: int) -> Message:
     return Message("user" if index % 2 == 0 else "assistant", text(index))
 
 
+def context_of(model: str) -> StableContext:
+    return StableContext(model, [Segment("policy", text(0) * 3, level="global")], tools=[TOOL])
+
+
 def session_of(messages: int, dialect: str, model: str) -> Session:
-    context = StableContext(model, [Segment("policy", text(0) * 3, level="global")], tools=[TOOL])
-    session = Session(context, dialect=dialect)
+    session = Session(context_of(model), dialect=dialect)
     session.append([message(index) for index in range(messages)])
     return session
 
@@ -48,19 +51,32 @@ def median_seconds(action: Callable[[], object], rounds: int) -> float:
     return statistics.median(times)
 
 
-def turn_cost(dialect: str, model: str) -> list[dict[str, Any]]:
+def say(session: Session, index: int) -> Any:
+    """A user's turn: two messages, and a request with a user text."""
+    session.append([message(index), message(index + 1)])
+    return session.request("go on", dynamic={"clock": f"12:00:{index}"}).body
+
+
+def call(session: Session, index: int) -> Any:
+    """A step inside one endless turn: a tool call and its result."""
+    reply = Message("assistant", [ToolCall(f"call_{index}", "look_up", json.dumps({"query": text(index)}))])
+    session.append([reply, Message("tool", [ToolResult(f"call_{index}", text(index + 1))])])
+    request = session.request(dynamic={"clock": f"12:00:{index}"})
+    return request.body, request.snapshot
+
+
+def turn_cost(dialect: str, model: str, step: Callable[[Session, int], Any]) -> list[dict[str, Any]]:
     """Append two messages, build a request with changed dynamic text, read its body."""
     rows: list[dict[str, Any]] = []
     for size in SIZES:
-        session = session_of(size, dialect, model)
-        count = iter(range(size, size + 1_000))
-
-        def turn(session: Session = session, count: Any = count) -> Any:
-            session.append([message(next(count)), message(next(count))])
-            return session.request("go on", dynamic={"clock": f"12:00:{next(count)}"}).body
-
-        turn_seconds = median_seconds(turn, 100)
-        body = turn()
+        session = Session(context_of(model), dialect=dialect)
+        if step is call:
+            session.append(Message("user", text(0)))
+        for index in range(0, size, 2):
+            step(session, index)
+        count = iter(range(size, size + 1_000, 2))
+        turn_seconds = median_seconds(lambda session=session, count=count: step(session, next(count)), 100)  # type: ignore[misc]  # bound now
+        body = session.request("end" if step is say else None).body
         dump_seconds = median_seconds(lambda body=body: json.dumps(body), 10)  # type: ignore[misc]  # bound now
         rows.append({"messages": size, "turn_us": turn_seconds * 1e6, "of_dump": turn_seconds / dump_seconds})
     for row in rows:
@@ -132,11 +148,11 @@ def ledger() -> dict[str, Any]:
 def bounds(figures: dict[str, Any]) -> list[tuple[str, float, float]]:
     """What was measured beside what it may be at most."""
     out: list[tuple[str, float, float]] = []
-    for model, rows in figures["turn"].items():
-        out.append((f"{model}: turn at 10,000 messages / at 100", rows[-1]["of_100_messages"], 3.0))
-        out += [
-            (f"{model}: turn / json.dumps at {row['messages']:,}", row["of_dump"], 0.1) for row in rows[1:]
-        ]
+    for kind in ("turn", "tool_step"):
+        for model, rows in figures[kind].items():
+            name = f"{model}: {kind}"
+            out.append((f"{name} at 10,000 messages / at 100", rows[-1]["of_100_messages"], 3.0))
+            out += [(f"{name} / json.dumps at {row['messages']:,}", row["of_dump"], 0.1) for row in rows[1:]]
     for model, row in figures["memory"].items():
         if model == "gpt-5.5":
             out.append((f"{model}: memory / plain list of dicts", row["of_plain_list"], 1.5))
@@ -154,7 +170,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     wants_json = parser.parse_args().json
     figures: dict[str, Any] = {
-        "turn": {model: turn_cost(dialect, model) for dialect, model in MODELS},
+        "turn": {model: turn_cost(dialect, model, say) for dialect, model in MODELS},
+        "tool_step": {model: turn_cost(dialect, model, call) for dialect, model in MODELS},
         "memory": {model: memory(dialect, model) for dialect, model in MODELS},
         "forks": forks(),
         "ledger": ledger(),

@@ -84,7 +84,7 @@ def _insertion(prompt: Prompt, messages: FrozenList, first: int, parts: list[Fro
     key = prompt.dialect.content_key
     last = messages[-1] if len(messages) > first else {}
     if last.get("role") == "user":
-        content = last[key]
+        content = last.get(key)
         return Place(
             "messages", len(messages) - 1 - first, -1, len(content) if isinstance(content, list) else 1
         )

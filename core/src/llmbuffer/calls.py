@@ -23,24 +23,20 @@ __all__ = ["Executor", "arun", "check_executor", "error_result", "open_calls", "
 
 Executor: TypeAlias = Mapping[str, Callable[..., Any]] | Callable[[str, dict[str, Any]], Any]
 
-INVALID_JSON = (
-    "INVALID_JSON"  # how broken arguments travel as an object: Anthropic, page on fine-grained tool streaming
-)
 _CONTENT = (Text, Image, File, Opaque)
 
 
-class _Refusal(Exception):
+class _RefusedError(Exception):
     """Why a call is answered without running anything; the text is for the model."""
 
 
 def check_executor(tools: object, *, asynchronous: bool) -> None:
     """Raise ``LoopError`` for what cannot run tools: nothing callable, or coroutines where nobody awaits them."""
-    if isinstance(tools, Mapping):
-        named = dict(tools)
-    else:
-        named = {"tools": tools}
+    if tools is None:
+        return
+    named = tools if isinstance(tools, Mapping) else {"tools": tools}
     for name, tool in named.items():
-        if tools is not None and not callable(tool):
+        if not callable(tool):
             raise LoopError(
                 f"{name!r} is a {type(tool).__name__}: tools are a mapping from name to callable, or one "
                 "callable(name, arguments)"
@@ -107,31 +103,32 @@ def run(call: ToolCall, tools: Executor, known: Sequence[str]) -> ToolResult:
     """
     try:
         value = _bound(call, tools, known)()
-        if not inspect.isawaitable(value):
-            return _result(call, value)
-    except _Refusal as refusal:
+        result = None if inspect.isawaitable(value) else _result(call, value)
+    except _RefusedError as refusal:
         return error_result(call, str(refusal))
     except Exception as error:  # noqa: BLE001 - the model reads what went wrong in a tool, and the turn goes on
         return error_result(call, f"{type(error).__name__}: {error}")
-    refuse_awaitable(value, f"tool {call.name!r} is asynchronous: use arespond or astream")
+    if result is None:
+        refuse_awaitable(value, f"tool {call.name!r} is asynchronous: use arespond or astream")
+    return result
 
 
 async def arun(
-    call: ToolCall, tools: Executor, known: Sequence[str], *, timeout: float | None = None
+    call: ToolCall, tools: Executor, known: Sequence[str], *, limit: float | None = None
 ) -> ToolResult:
-    """``run`` for asynchronous tools; others run in a worker thread. ``timeout`` in seconds (default: none).
+    """``run`` for asynchronous tools; others run in a worker thread. ``limit`` in seconds (default: none).
 
-    A tool in a thread cannot be stopped: after its timeout it runs on, and what it returns is dropped.
+    A tool in a thread cannot be stopped: after its time it runs on, and what it returns is dropped.
     """
     try:
         bound = _bound(call, tools, known)
-        with anyio.move_on_after(timeout):
-            return _result(call, await _outcome(bound, abandon=timeout is not None))
-    except _Refusal as refusal:
+        with anyio.move_on_after(limit):
+            return _result(call, await _outcome(bound, abandon=limit is not None))
+    except _RefusedError as refusal:
         return error_result(call, str(refusal))
     except Exception as error:  # noqa: BLE001 - the model reads what went wrong in a tool, and the turn goes on
         return error_result(call, f"{type(error).__name__}: {error}")
-    return error_result(call, f"TimeoutError: the tool {call.name!r} took longer than {timeout:g} seconds")
+    return error_result(call, f"TimeoutError: the tool {call.name!r} took longer than {limit:g} seconds")
 
 
 async def _outcome(bound: partial[Any], *, abandon: bool) -> Any:
@@ -150,11 +147,11 @@ def refuse_awaitable(value: object, message: str) -> NoReturn:
 
 def _bound(call: ToolCall, tools: Executor, known: Sequence[str]) -> partial[Any]:
     if call.name not in known:
-        raise _Refusal(
+        raise _RefusedError(
             f"unknown tool {call.name!r}, nothing was run: the tools are {', '.join(known) or 'none'}"
         )
     if isinstance(tools, Mapping) and call.name not in tools:
-        raise _Refusal(f"tool {call.name!r} cannot be used here, nothing was run")
+        raise _RefusedError(f"tool {call.name!r} cannot be used here, nothing was run")
     arguments = _arguments(call)
     if isinstance(tools, Mapping):
         return partial(tools[call.name], **arguments)
@@ -168,13 +165,13 @@ def _arguments(call: ToolCall) -> dict[str, Any]:
     try:
         value = json.loads(call.arguments, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise _Refusal(f"the arguments are not JSON, nothing was run: {error}") from None
+        raise _RefusedError(f"the arguments are not JSON, nothing was run: {error}") from None
     if not isinstance(value, dict):
-        raise _Refusal(
+        raise _RefusedError(
             f"the arguments are a JSON {type(value).__name__}, nothing was run: write a JSON object"
         )
     if value.keys() == {INVALID_JSON}:
-        raise _Refusal("the arguments are not JSON, nothing was run: write a complete JSON object")
+        raise _RefusedError("the arguments are not JSON, nothing was run: write a complete JSON object")
     return value
 
 

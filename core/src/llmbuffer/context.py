@@ -95,12 +95,14 @@ class StableContext:
             raise MessageError(f"model is {model!r}: give the name the provider knows")
         segments = _segments(system)
         put = object.__setattr__
-        put(self, "model", model)
+        put(self, "model", check_text(model, "model"))
         stable = [segment for segment in segments if segment.level != "turn"]
         put(self, "segments", tuple(sorted(stable, key=lambda segment: LEVELS.index(segment.level))))
         put(self, "dynamic", tuple(segment for segment in segments if segment.level == "turn"))
-        put(self, "tools", _unique(tuple(Tool.of(tool) for tool in tools), "tools"))
-        put(self, "params", freeze(params or {}, "params"))
+        if not isinstance(tools, Iterable):
+            raise MessageError(f"tools are a {type(tools).__name__}: give a list of tools")
+        put(self, "tools", _unique(tuple(map(Tool.of, tools)), "tools"))
+        put(self, "params", _params(params))
         put(self, "_fingerprint", None)
 
     @property
@@ -146,11 +148,29 @@ class StableContext:
         )
 
 
+def _params(params: Mapping[str, Any] | None) -> FrozenDict:
+    if params is not None and not isinstance(params, Mapping):
+        raise MessageError(
+            f"params are a {type(params).__name__}: give a mapping of further fields of the body"
+        )
+    taken = sorted(_OWN_FIELDS.intersection(params or ()))
+    if taken:
+        raise MessageError(
+            f"params hold {taken}, which the session writes itself: give them to StableContext, or append"
+        )
+    return freeze(params or {}, "params")  # type: ignore[no-any-return]  # freeze keeps the kind
+
+
+_OWN_FIELDS = frozenset({"model", "messages", "system", "tools"})
+
+
 def _segments(system: str | Sequence[Segment] | None) -> tuple[Segment, ...]:
     if system is None or system == "":
         return ()
     if isinstance(system, str):
         return (Segment("system", system),)
+    if not isinstance(system, Iterable):
+        raise MessageError(f"system is a {type(system).__name__}: give a string or a list of Segment")
     for segment in system:
         if not isinstance(segment, Segment):
             raise MessageError(f"system holds a {type(segment).__name__}: give a string or a list of Segment")
@@ -177,8 +197,10 @@ def dynamic_segments(dynamic: Mapping[str, str] | Iterable[Segment]) -> tuple[Se
         raise MessageError(
             "dynamic is a string: give a mapping from name to text, such as {'retrieved': text}"
         )
-    else:
+    elif isinstance(dynamic, Iterable):
         segments = _unique(tuple(_turn_level(segment) for segment in dynamic), "dynamic segments")
+    else:
+        raise MessageError(f"dynamic is a {type(dynamic).__name__}: give a mapping or a list of Segment")
     return tuple(segment for segment in segments if segment.content)
 
 

@@ -146,7 +146,7 @@ class Conversation:
     ) -> None:
         assert self._tools is not None
         try:
-            results[index] = await arun(call, self._tools, self._known, timeout=self._timeout)
+            results[index] = await arun(call, self._tools, self._known, limit=self._timeout)
         except anyio.get_cancelled_exc_class():
             raise
         except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt: a task group would wrap it up in a group

@@ -17,6 +17,8 @@ from .errors import EncodingError
 
 __all__ = ["FrozenDict", "FrozenList", "canonical_json", "freeze", "thawed", "wire_json"]
 
+MAX_DEPTH = 128
+
 
 def _refuse(self: object, *_: object, **__: object) -> NoReturn:
     raise TypeError(
@@ -75,7 +77,8 @@ def freeze(value: object, path: str = "value") -> Any:
     """Copy a JSON value into read-only containers, key order kept.
 
     Raises ``EncodingError``, naming the path, for NaN and infinities, keys that are not strings, lone surrogates,
-    and objects that JSON does not know (msgspec would quietly write NaN as ``null`` and bytes as base64).
+    more than 128 levels (copies and encoders of JSON recurse, and would fail later), and objects that JSON does not know
+    (msgspec would quietly write NaN as ``null`` and bytes as base64).
 
     >>> freeze({"b": 1, "a": [True, None]})
     {'b': 1, 'a': [True, None]}
@@ -83,15 +86,10 @@ def freeze(value: object, path: str = "value") -> Any:
     Traceback (most recent call last):
     llmbuffer.errors.EncodingError: params.temperature: nan has no JSON form; give a finite number
     """
-    try:
-        return _freeze(value, path)
-    except RecursionError:
-        raise EncodingError(
-            f"{path.split('.', maxsplit=1)[0]}: nested too deeply or contains itself; flatten it"
-        ) from None
+    return _freeze(value, path, MAX_DEPTH)
 
 
-def _freeze(value: object, path: str) -> Any:
+def _freeze(value: object, path: str, depth: int) -> Any:
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, str):
@@ -100,10 +98,16 @@ def _freeze(value: object, path: str) -> Any:
         if not isfinite(value):
             raise EncodingError(f"{path}: {value!r} has no JSON form; give a finite number")
         return value
+    if depth == 0:
+        raise EncodingError(
+            f"{path[:60]}…: nested more than {MAX_DEPTH} levels deep, or contains itself; flatten it"
+        )
     if isinstance(value, Mapping):
-        return FrozenDict({_key(key, path): _freeze(item, f"{path}.{key}") for key, item in value.items()})
+        return FrozenDict(
+            {_key(key, path): _freeze(item, f"{path}.{key}", depth - 1) for key, item in value.items()}
+        )
     if isinstance(value, list | tuple):
-        return FrozenList(_freeze(item, f"{path}[{index}]") for index, item in enumerate(value))
+        return FrozenList([_freeze(item, f"{path}[{index}]", depth - 1) for index, item in enumerate(value)])
     raise EncodingError(f"{path}: a {type(value).__name__} has no JSON form; give str, number, list or dict")
 
 

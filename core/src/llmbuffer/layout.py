@@ -67,7 +67,10 @@ def render_head(context: StableContext, dialect: Dialect, count: Callable[[str],
         levels.append(
             Level("tools", node, Place("tools", len(tools) - 1, 0 if "tool" in rules.markable else -1))
         )
-    for index, segment in enumerate(context.segments):
+    segments = [
+        segment for segment in context.segments if segment.content.strip()
+    ]  # providers refuse empty texts
+    for index, segment in enumerate(segments):
         text = segment.content.encode()
         block = Block("system", segment.name, segment.content)
         node = node.child(block, content=text, wire=text, tokens=count(segment.content) + 2)
@@ -75,7 +78,7 @@ def render_head(context: StableContext, dialect: Dialect, count: Callable[[str],
         if levels and levels[-1].name == segment.level:
             level = msgspec.structs.replace(level, long=level.long or levels.pop().long)
         levels.append(level)
-    system = dialect.render_system([segment.content for segment in context.segments])
+    system = dialect.render_system([segment.content for segment in segments])
     return Head(tools, system, node, tuple(levels), _seed("", context, rules.message_params, ""))
 
 

@@ -93,7 +93,7 @@ async def arespond(
     params: Mapping[str, Any] | None = None,
     max_rounds: int = MAX_ROUNDS,
     on_observe: Callable[[Observation], object] | None = None,
-    timeout: float | None = None,
+    timeout: float | None = None,  # noqa: ASYNC109 - of each tool, not of this call
 ) -> Message:
     """``respond`` with an asynchronous client, for asyncio and trio.
 

@@ -14,7 +14,7 @@ import msgspec
 
 from .errors import EncodingError, MessageError
 from .frozen import canonical_json, check_text
-from .parts import PART_TYPES, File, Image, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
+from .parts import PART_TYPES, File, Image, Opaque, Part, Reasoning, Text, ToolCall, ToolResult, wrong_field
 from .tools import Tool
 
 __all__ = [
@@ -67,9 +67,9 @@ class Message:
         *,
         _shape: str | None = None,
     ) -> None:
-        if role not in ROLES:
+        if not isinstance(role, str) or role not in ROLES:
             raise MessageError(f"unknown role {role!r}: use one of {', '.join(sorted(ROLES))}")
-        content = parts if isinstance(parts, str) else _checked(tuple(parts))
+        content = parts if isinstance(parts, str) else _checked(parts)
         if not isinstance(content, str) and len(content) == 1 and isinstance(content[0], Text):
             content = content[0].text
         if name is not None and not isinstance(name, str):
@@ -193,14 +193,20 @@ def _rebuild(role: Role, content: str | tuple[Part, ...], name: str | None, shap
     return Message(role, content, name, _shape=shape)
 
 
-def _checked(parts: tuple[Part, ...]) -> tuple[Part, ...]:
-    for part in parts:
+def _checked(parts: Sequence[Part]) -> tuple[Part, ...]:
+    if not isinstance(parts, Iterable):
+        raise MessageError(f"the parts are a {type(parts).__name__}: give a string or a list of parts")
+    found = tuple(parts)
+    for part in found:
         if not isinstance(part, PART_TYPES):
             raise MessageError(
                 f"part {type(part).__name__!r} is not a message part: use Text, Image, File, ToolCall, ToolResult, "
                 "Reasoning or Opaque"
             )
-    return parts
+        wrong = wrong_field(part)
+        if wrong is not None:
+            raise MessageError(f"{wrong} of a {type(part).__name__} part has the wrong type: see its class")
+    return found
 
 
 def canonical(message: Message) -> bytes:

@@ -9,7 +9,7 @@ from .errors import LossyError, MessageError, PairingError
 from .frozen import check_text, thawed
 from .messages import File, Image, Message, Opaque, Part, Reasoning, Role, Text, ToolCall, ToolResult
 
-__all__ = ["content_item", "from_openai", "to_openai"]
+__all__ = ["content_item", "from_openai", "to_openai", "wire_message"]
 
 _KNOWN = {"role", "content", "name", "tool_calls", "tool_call_id"}
 
@@ -21,18 +21,39 @@ def from_openai(message: Mapping[str, Any]) -> Message:
     role = message.get("role")
     if role == "tool":
         return _tool_message(message)
-    shape, parts = _content(message)
-    for call in message.get("tool_calls") or ():
-        parts.append(_call(call))
-    if message.get("tool_calls") == [] or ("tool_calls" in message and message["tool_calls"] is None):
-        parts.append(Opaque.of("openai", message["tool_calls"], "field:tool_calls"))
-    if "tool_call_id" in message:
+    if message.get("tool_call_id") is not None:
         raise PairingError(f"a {role!r} message carries tool_call_id: only 'tool' messages do")
-    return Message(cast(Role, role), [*parts, *_fields(message)], message.get("name"), _shape=shape)
+    shape, parts = _content(message)
+    reasoning = message.get("reasoning_content")
+    if isinstance(reasoning, str):
+        parts.insert(0, Reasoning(check_text(reasoning, "reasoning_content")))
+    calls = message.get("tool_calls")
+    if calls is not None and not isinstance(calls, list | tuple):
+        raise MessageError(f"tool_calls is a {type(calls).__name__}: give a list of calls, or None")
+    parts += map(_call, calls or ())
+    parts += _fields(message, reasons=True)
+    return Message(cast(Role, role), parts, message.get("name"), _shape=shape)
 
 
-def _fields(message: Mapping[str, Any]) -> list[Part]:
-    return [Opaque.of("openai", value, f"field:{key}") for key, value in message.items() if key not in _KNOWN]
+def _fields(message: Mapping[str, Any], *, reasons: bool) -> list[Part]:
+    """What has no part of its own; of the known fields, those that say nothing (null, an empty list)."""
+    return [
+        Opaque.of("openai", value, f"field:{_key(key)}")
+        for key, value in message.items()
+        if not _has_part(key, value, reasons=reasons)
+    ]
+
+
+def _has_part(key: object, value: object, *, reasons: bool) -> bool:
+    if key == "reasoning_content":
+        return reasons and isinstance(value, str)
+    return key == "content" or (key in _KNOWN and value is not None and value not in ([], ()))
+
+
+def _key(key: object) -> str:
+    if not isinstance(key, str):
+        raise MessageError(f"the field {key!r} is a {type(key).__name__}: fields of a message are strings")
+    return check_text(key, "field")
 
 
 def _content(message: Mapping[str, Any]) -> tuple[str | None, list[Part]]:
@@ -95,22 +116,39 @@ def _call(call: object) -> Part:
         )
     if isinstance(call.get("id"), str):
         return Opaque.of("openai", call, "tool_calls")
-    raise MessageError(f"a tool call has no id: found keys {sorted(call)}")
+    raise MessageError(f"a tool call has no id: found keys {list(call)}")
 
 
 def _tool_message(message: Mapping[str, Any]) -> Message:
     call_id = message.get("tool_call_id")
     if not isinstance(call_id, str):
         raise PairingError(f"a tool message needs tool_call_id, found {call_id!r}")
+    if message.get("tool_calls"):
+        raise PairingError(
+            f"the tool message for call {call_id!r} makes calls itself: only 'assistant' messages do"
+        )
     shape, parts = _content(message)
     content: Any = parts[0].text if shape is None and isinstance(parts[0], Text) else tuple(parts)
-    return Message(
-        "tool", [ToolResult(call_id, content), *_fields(message)], message.get("name"), _shape=shape
-    )
+    fields = _fields(message, reasons=False)
+    return Message("tool", [ToolResult(call_id, content), *fields], message.get("name"), _shape=shape)
 
 
 def to_openai(message: Message) -> dict[str, Any]:
-    """A ``Message`` in OpenAI's chat format; see ``Message.to_openai``."""
+    """A ``Message`` in OpenAI's chat format, strictly: what does not come back equal raises ``LossyError``."""
+    wire = wire_message(message)
+    if from_openai(wire) != message:
+        raise LossyError(
+            f"the {message.role} message does not come back equal from OpenAI's chat format (it has no field that flags "
+            "a tool result as an error, and tells the order of text and calls in one way only)"
+        )
+    return wire
+
+
+def wire_message(message: Message) -> dict[str, Any]:
+    """A message as it is sent: all its content, though the flag of an error result and the order of parts may go.
+
+    Raises ``LossyError`` for content that has no place there.
+    """
     if message.role == "tool":
         return _from_tool(message)
     out: dict[str, Any] = {"role": message.role}
@@ -129,7 +167,7 @@ def to_openai(message: Message) -> dict[str, Any]:
 def _shaped(items: list[dict[str, Any]], shape: str | None) -> Any:
     if not items:
         return [] if shape == "parts" else None
-    if len(items) == 1 and shape != "parts" and items[0].get("type") == "text":
+    if len(items) == 1 and shape != "parts" and items[0].keys() == {"type", "text"}:
         return items[0]["text"]
     return items
 
@@ -154,15 +192,22 @@ def _from_tool(message: Message) -> dict[str, Any]:
 
 
 def _put_fields(out: dict[str, Any], message: Message) -> None:
+    elsewhere = () if message.role == "tool" else ("content", "tool_calls")
     for part in message.parts:
-        if isinstance(part, Opaque) and part.slot.startswith("field:"):
+        if isinstance(part, Opaque) and part.slot not in elsewhere:
             _own(part)
+            if not part.slot.startswith("field:"):
+                raise LossyError(
+                    f"an opaque part of slot {part.slot!r} has no place in a {message.role} message"
+                )
             out[part.slot.removeprefix("field:")] = thawed(part.value)
         elif isinstance(part, ToolResult) and message.role != "tool":
             raise LossyError(
                 f"a tool result in a {message.role!r} message has no place in OpenAI's chat format"
             )
         elif isinstance(part, Reasoning):
+            if "reasoning_content" in out:
+                raise LossyError("two reasoning parts: OpenAI's chat format has one field for them")
             out["reasoning_content"] = part.text
 
 

@@ -8,7 +8,18 @@ import msgspec
 
 from .frozen import freeze, wire_json
 
-__all__ = ["File", "Image", "Opaque", "Part", "Private", "Reasoning", "Text", "ToolCall", "ToolResult"]
+__all__ = [
+    "File",
+    "Image",
+    "Opaque",
+    "Part",
+    "Private",
+    "Reasoning",
+    "Text",
+    "ToolCall",
+    "ToolResult",
+    "wrong_field",
+]
 
 
 class Private(msgspec.Struct, frozen=True, gc=False):
@@ -122,3 +133,31 @@ class ToolResult(Private, frozen=True, gc=True, tag="tool_result"):
 
 Part: TypeAlias = Text | Image | File | ToolCall | ToolResult | Reasoning | Opaque
 PART_TYPES = get_args(Part)
+
+_Kinds: TypeAlias = type | tuple[type, ...]
+_MAYBE = (str, type(None))
+_KINDS: dict[str, dict[str, _Kinds]] = {
+    "text": {"text": str},
+    "image": {"url": str, "detail": _MAYBE},
+    "file": {"url": _MAYBE, "id": _MAYBE, "name": _MAYBE},
+    "opaque": {"dialect": str, "json": bytes, "slot": str},
+    "tool_call": {"id": str, "name": str, "arguments": str, "extra": (Opaque, type(None))},
+    "reasoning": {"text": str},
+    "tool_result": {"call_id": str, "content": (str, tuple), "is_error": bool},
+}
+
+
+def wrong_field(part: Part) -> str | None:
+    """The first field that holds a value of another type than its class says, or ``None``.
+
+    >>> wrong_field(ToolCall("call_1", "search", {"q": 1}))  # type: ignore[arg-type]
+    'arguments'
+    """
+    for field, kinds in _KINDS[str(part.__struct_config__.tag)].items():
+        if not isinstance(getattr(part, field), kinds):
+            return field
+    if isinstance(part, ToolResult) and isinstance(part.content, tuple):
+        inner = (Text, Image, File, Opaque)
+        if not all(isinstance(item, inner) and wrong_field(item) is None for item in part.content):
+            return "content"
+    return None

@@ -117,8 +117,8 @@ def edited(
 
     ``marks`` are pairs of a part's index, counted before the insertion, and whether its entry is kept long.
     """
-    content = item[dialect.content_key]
-    parts = [dialect.dynamic_part(content)] if isinstance(content, str) else list(content)
+    content = item.get(dialect.content_key)
+    parts = [dialect.dynamic_part(content)] if isinstance(content, str) else list(content or ())
     for part, long in marks:
         parts[part] = dialect.mark_part(parts[part], long=long)
     parts[insert_at:insert_at] = insert

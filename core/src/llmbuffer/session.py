@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from .chain import Node, walk
 from .context import Segment, StableContext
-from .errors import MessageError, PairingError, PlacementError
+from .errors import DialectError, MessageError, PairingError, PlacementError
 from .family import Family
 from .freezing import refuse_move
-from .frozen import FrozenDict, freeze
+from .frozen import FrozenDict
 from .layout import Head, Placement, Sharing, render_head
 from .ledger import Ledger, LedgerEntry
 from .messages import Message
@@ -85,6 +85,10 @@ class Session:
         if placement not in PLACEMENTS:
             raise PlacementError(f"unknown placement {placement!r}: use one of {', '.join(PLACEMENTS)}")
         named = get_dialect(dialect) if isinstance(dialect, str) else dialect
+        if not callable(getattr(named, "bind", None)):
+            raise DialectError(
+                f"dialect is a {type(named).__name__}: give a name, or an object that keeps Dialect"
+            )
         self._id: str | None = (
             session_id  # drawn when first asked for: a fork that nobody names costs nothing
         )
@@ -184,6 +188,10 @@ class Session:
 
         Raises a ``MessageError`` for what cannot be taken in; the session is unchanged then.
         """
+        if not isinstance(message, Message | Iterable):
+            raise MessageError(
+                f"a {type(message).__name__} is no message: give a Message, a mapping, or a list of them"
+            )
         messages = [message] if isinstance(message, Message | Mapping) else list(message)
         taken = [each if isinstance(each, Message) else Message.from_openai(each) for each in messages]
         with self._lock:
@@ -218,7 +226,7 @@ class Session:
         return Request(self, base, placed, extra)
 
     def _extra_params(self, params: Mapping[str, Any] | None) -> FrozenDict:
-        extra: FrozenDict = freeze(params or {}, "params")
+        extra: FrozenDict = StableContext(self._context.model, params=params).params
         if extra:
             self._refuse(self._context.replace(params={**self._context.params, **extra}))
         return extra

@@ -118,12 +118,11 @@ def attach(state: State, new: Link, dialect: Dialect, *, claim: bool = True) -> 
         turn = Turn(Anchor(new.node, place))
     elif message.role == "assistant" and not calls:
         turn, turns = None, turns + (turn is not None)
-    answered = {result.call_id for result in message.tool_results}
     return State(
         tip=new.node,
         rendered=rendered,
         kind=new.rendered.kinds[-1] if new.rendered.kinds else state.kind,
-        open_calls=calls or tuple(call for call in state.open_calls if call not in answered),
+        open_calls=calls or _still_open(state, message),
         anchor=anchor,
         turn=turn,
         previous_tail=state.previous_tail,
@@ -133,7 +132,20 @@ def attach(state: State, new: Link, dialect: Dialect, *, claim: bool = True) -> 
     )
 
 
+def _still_open(state: State, message: Message) -> tuple[str, ...]:
+    """The calls that the message leaves open; of two calls with one id, a result answers one."""
+    calls = list(state.open_calls)
+    for result in message.tool_results:
+        if result.call_id in calls:
+            calls.remove(result.call_id)
+    return tuple(calls)
+
+
 def _check_pairing(state: State, message: Message) -> None:
+    if message.role == "tool" and not message.tool_results:
+        raise PairingError(
+            "a tool message without a tool result: give it a ToolResult with the id of the call"
+        )
     for result in message.tool_results:
         if result.call_id not in state.open_calls:
             raise PairingError(

@@ -51,7 +51,8 @@ class Tool(Private, frozen=True, gc=False):
         if kind is None or (kind == "custom" and "input_schema" in tool):
             fields = {key: value for key, value in tool.items() if key != "type"}
             return _function_tool(fields, "input_schema" if "input_schema" in tool else "parameters")
-        name = tool.get("name") or kind
+        inner = tool.get(kind) if isinstance(kind, str) else None
+        name = tool.get("name") or (inner.get("name") if isinstance(inner, Mapping) else None) or kind
         return cls(_name(name), opaque=Opaque.of("any", tool, "tools"))
 
     @property
@@ -65,11 +66,15 @@ class Tool(Private, frozen=True, gc=False):
 
 def _function_tool(fields: Mapping[str, Any], schema_key: str) -> Tool:
     extra = {key: value for key, value in fields.items() if key not in ("name", "description", schema_key)}
-    schema = fields.get(schema_key)
+    schema, description = fields.get(schema_key), fields.get("description")
     name = _name(fields.get("name"))
+    if description is not None and not isinstance(description, str):
+        raise MessageError(
+            f"the description of tool {name!r} is a {type(description).__name__}, not a string"
+        )
     return Tool(
         name=name,
-        description=fields.get("description"),
+        description=None if description is None else check_text(description, f"description of tool {name!r}"),
         parameters=None if schema is None else _schema(schema, name),
         extra=wire_json(freeze(extra, f"tool {name!r}")) if extra else None,
     )
@@ -79,8 +84,8 @@ def _schema(schema: object, name: str) -> bytes:
     if isinstance(schema, bytes | str):
         raw = schema.encode() if isinstance(schema, str) else schema
         try:
-            msgspec.json.decode(raw)
-        except msgspec.DecodeError as error:
+            freeze(msgspec.json.decode(raw), f"tool {name!r}.parameters")
+        except (msgspec.DecodeError, RecursionError) as error:
             raise EncodingError(f"the schema of tool {name!r} is not JSON: {error}") from None
         return raw
     return wire_json(freeze(schema, f"tool {name!r}.parameters"))

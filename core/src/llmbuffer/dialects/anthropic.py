@@ -14,7 +14,8 @@ from ..rules import CacheRules, Event, Rendered
 from ..usage import Usage
 from . import anthropic_rules
 from .anthropic_blocks import block_kind, from_blocks, text_block, to_blocks
-from .base import as_dict, count_field, sdk_arguments
+from .anthropic_stream import MessageAccumulator
+from .base import as_dict, count_field, endpoint, mapping_field, sdk_arguments
 
 __all__ = ["Anthropic"]
 
@@ -103,7 +104,9 @@ class Anthropic:
         return text_block(text)
 
     def mark_part(self, part: Mapping[str, Any], *, long: bool) -> FrozenDict:
-        """The block with ``cache_control``."""
+        """The block with ``cache_control``; a mark that the user put there stays."""
+        if part.get("cache_control") is not None:
+            return FrozenDict(part)
         control = FrozenDict(type="ephemeral", ttl="1h") if long else FrozenDict(type="ephemeral")
         return FrozenDict(part, cache_control=control)
 
@@ -133,48 +136,47 @@ class Anthropic:
 
     def read_usage(self, response: Any) -> Usage | None:
         """``input_tokens`` exclude what was read and written here: they are added up."""
-        usage = as_dict(response).get("usage")
-        if usage is None:
+        usage = mapping_field(as_dict(response), "usage")
+        if not usage:
             return None
         read = count_field(usage, "cache_read_input_tokens")
         written = count_field(usage, "cache_creation_input_tokens")
+        by_ttl = mapping_field(usage, "cache_creation")
         return Usage(
             input_tokens=count_field(usage, "input_tokens") + read + written,
             output_tokens=count_field(usage, "output_tokens"),
             cache_read_tokens=read,
             cache_write_tokens=written,
-            cache_write_long_tokens=count_field(
-                usage.get("cache_creation") or {}, "ephemeral_1h_input_tokens"
-            ),
+            cache_write_long_tokens=min(written, count_field(by_ttl, "ephemeral_1h_input_tokens")),
         )
 
     def read_message(self, response: Any) -> Message:
         """The content blocks of the reply; blocks without a neutral part stay as they came."""
         data = as_dict(response)
-        if "content" not in data:
-            raise DialectError(f"the response has no content: found the fields {sorted(data)}")
+        if not isinstance(data.get("content"), str | list | tuple):
+            raise DialectError(f"the response has no content: found the fields {list(data)}")
         return Message("assistant", from_blocks(data["content"]))
 
     def send(self, client: Any, kwargs: Mapping[str, Any]) -> Any:
         """``client.messages.create(**kwargs)``"""
-        return client.messages.create(**kwargs)
+        return endpoint(client, "messages").create(**kwargs)
 
     async def asend(self, client: Any, kwargs: Mapping[str, Any]) -> Any:
         """The same with ``AsyncAnthropic``."""
-        return await client.messages.create(**kwargs)
+        return await endpoint(client, "messages").create(**kwargs)
 
     def stream(self, client: Any, kwargs: Mapping[str, Any]) -> Iterator[Event]:
         """Text as it comes; the last event holds the whole response."""
-        whole = _Accumulator()
-        with client.messages.create(**{**kwargs, "stream": True}) as events:
+        whole = MessageAccumulator()
+        with endpoint(client, "messages").create(**{**kwargs, "stream": True}) as events:
             for event in events:
                 yield from whole.add(as_dict(event))
         yield Event("done", value=whole.response())
 
     async def astream(self, client: Any, kwargs: Mapping[str, Any]) -> AsyncIterator[Event]:
         """The same with ``AsyncAnthropic``."""
-        whole = _Accumulator()
-        async with await client.messages.create(**{**kwargs, "stream": True}) as events:
+        whole = MessageAccumulator()
+        async with await endpoint(client, "messages").create(**{**kwargs, "stream": True}) as events:
             async for event in events:
                 for piece in whole.add(as_dict(event)):
                     yield piece
@@ -185,51 +187,3 @@ def _as_instruction(block: FrozenDict) -> FrozenDict:
     if block.get("type") != "text":
         return block
     return text_block(f"<system>\n{block['text']}\n</system>")
-
-
-class _Accumulator:
-    """Merges streamed events into the message that was not streamed; usage is merged from every event with one."""
-
-    def __init__(self) -> None:
-        self._message: dict[str, Any] = {}
-        self._blocks: dict[int, dict[str, Any]] = {}
-        self._json: dict[int, str] = {}
-        self._usage: dict[str, Any] = {}
-
-    def add(self, event: Mapping[str, Any]) -> Iterator[Event]:
-        kind = event.get("type")
-        if kind == "message_start":
-            self._message = dict(event["message"])
-            self._merge_usage(self._message)
-        elif kind == "content_block_start":
-            self._blocks[event["index"]] = dict(event["content_block"])
-        elif kind == "content_block_delta":
-            yield from self._delta(event["index"], event["delta"])
-        elif kind == "message_delta":
-            self._message.update(event.get("delta") or {})
-            self._merge_usage(event)
-
-    def _merge_usage(self, holder: Mapping[str, Any]) -> None:
-        known = holder.get("usage") or {}
-        self._usage.update({key: value for key, value in known.items() if value is not None})
-
-    def _delta(self, index: int, delta: Mapping[str, Any]) -> Iterator[Event]:
-        block = self._blocks[index]
-        kind = delta.get("type")
-        if kind == "text_delta":
-            block["text"] = block.get("text", "") + delta["text"]
-            yield Event("text", text=delta["text"])
-        elif kind == "input_json_delta":
-            self._json[index] = self._json.get(index, "") + delta["partial_json"]
-        elif kind == "citations_delta":
-            block["citations"] = [*(block.get("citations") or ()), delta["citation"]]
-        elif kind in ("thinking_delta", "signature_delta"):
-            field = kind.removesuffix("_delta")
-            block[field] = block.get(field, "") + delta[field]
-
-    def response(self) -> dict[str, Any]:
-        for index, text in self._json.items():
-            if text:
-                self._blocks[index]["input"] = msgspec.json.decode(text)
-        content = [self._blocks[index] for index in sorted(self._blocks)]
-        return {**self._message, "content": content, "usage": self._usage}

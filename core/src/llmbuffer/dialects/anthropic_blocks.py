@@ -78,7 +78,12 @@ def _own(part: Opaque) -> FrozenDict:
             f"an opaque {part.dialect!r} part ({part.slot}) has no place in Anthropic's format; fork the session from "
             "before it, or drop it on purpose"
         )
-    return cast(FrozenDict, part.value)
+    value = part.value
+    if not isinstance(value, FrozenDict):
+        raise LossyError(
+            f"an opaque {part.dialect!r} part is a {type(value).__name__}: content blocks are objects"
+        )
+    return value
 
 
 def _input(call: ToolCall) -> FrozenDict:
@@ -124,6 +129,8 @@ def _image(part: Image) -> FrozenDict:
 
 
 def _document(part: File) -> FrozenDict:
+    if part.id is not None and part.url is not None:
+        raise LossyError(f"file {part.name!r} has both data and an id, and Anthropic takes one source")
     if part.id is not None:
         source = FrozenDict(type="file", file_id=part.id)
     elif part.url is not None:
@@ -136,6 +143,8 @@ def _document(part: File) -> FrozenDict:
 
 def _source(url: str) -> FrozenDict:
     if not url.startswith("data:"):
+        if "://" not in url[:32]:
+            raise LossyError(f"{url[:16]!r}… is neither an address nor a data URL: give one of them")
         return FrozenDict(type="url", url=url)
     head, _, data = url.partition(",")
     if not head.endswith(";base64"):
@@ -153,21 +162,37 @@ def from_blocks(blocks: str | Sequence[Mapping[str, Any]]) -> list[Part]:
 def _part(block: Mapping[str, Any]) -> Part:
     if not isinstance(block, Mapping):
         raise DialectError(f"content holds a {type(block).__name__}: expected blocks with 'type'")
-    kind, keys = block.get("type"), set(block)
-    if kind == "text" and not (keys - {"type", "text", "citations"}) and not block.get("citations"):
-        return Text(check_text(block["text"], "text block"))
-    if kind == "tool_use" and isinstance(block.get("input"), Mapping):
-        return _call(block)
+    kind, text = block.get("type"), block.get("text")
+    part: Part | None = None
     if (
-        kind == "tool_result"
-        and keys <= {"type", "tool_use_id", "content", "is_error"}
-        and "content" in block
+        kind == "text"
+        and isinstance(text, str)
+        and not _more(block, "text", "citations")
+        and not block.get("citations")
     ):
-        return _from_result(block)
-    if kind == "image" and keys == {"type", "source"}:
-        url = _url(block["source"])
-        return Opaque.of("anthropic", block) if url is None else Image(url)
-    return Opaque.of("anthropic", block)
+        part = Text(check_text(text, "text block"))
+    elif kind == "tool_use" and _strings(block, "id", "name") and isinstance(block.get("input"), Mapping):
+        part = _call(block)
+    elif kind == "tool_result" and _strings(block, "tool_use_id") and not _more(block, *_RESULT):
+        part = _from_result(block)
+    elif kind == "image" and not _more(block, "source"):
+        url = _url(block.get("source"))
+        part = None if url is None else Image(url)
+    elif kind == "document" and not _more(block, "source", "title"):
+        part = _from_document(block)
+    return Opaque.of("anthropic", block) if part is None else part
+
+
+_RESULT = ("tool_use_id", "content", "is_error")
+
+
+def _more(block: Mapping[str, Any], *known: str) -> bool:
+    """Whether a block has fields besides its type and the known ones."""
+    return not set(block) <= {"type", *known}
+
+
+def _strings(block: Mapping[str, Any], *fields: str) -> bool:
+    return all(isinstance(block.get(field), str) for field in fields)
 
 
 def _call(block: Mapping[str, Any]) -> ToolCall:
@@ -180,18 +205,40 @@ def _call(block: Mapping[str, Any]) -> ToolCall:
 
 
 def _from_result(block: Mapping[str, Any]) -> ToolResult:
-    content: Any = block["content"]
+    content: Any = block.get("content")
     if not isinstance(content, str):
-        content = tuple(_part(item) for item in content)
+        content = tuple(_part(item) for item in content or ())
     return ToolResult(block["tool_use_id"], content, bool(block.get("is_error", False)))
 
 
-def _url(source: Mapping[str, Any]) -> str | None:
-    if set(source) == {"type", "url"} and source["type"] == "url":
-        return str(source["url"])
-    if set(source) == {"type", "media_type", "data"} and source["type"] == "base64":
-        return f"data:{source['media_type']};base64,{source['data']}"
-    return None
+def _from_document(block: Mapping[str, Any]) -> File | None:
+    source, title = block.get("source"), block.get("title")
+    if not isinstance(source, Mapping) or ("title" in block and not isinstance(title, str)):
+        return None
+    if (
+        source.keys() == {"type", "file_id"}
+        and source["type"] == "file"
+        and isinstance(source["file_id"], str)
+    ):
+        return File(id=source["file_id"], name=title)
+    url = _url(source)
+    return None if url is None else File(url, name=title)
+
+
+def _url(source: object) -> str | None:
+    """The address or data URL of a source, where it leads back to the same source."""
+    if not isinstance(source, Mapping) or not all(isinstance(value, str) for value in source.values()):
+        return None
+    if source.keys() == {"type", "url"}:
+        url = str(source["url"])
+    elif source.keys() == {"type", "media_type", "data"}:
+        url = f"data:{source['media_type']};base64,{source['data']}"
+    else:
+        return None
+    try:
+        return url if _source(url) == source else None
+    except LossyError:
+        return None
 
 
 def to_message(message: Message) -> dict[str, Any]:

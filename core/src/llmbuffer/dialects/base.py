@@ -10,7 +10,11 @@ from typing import Any
 
 from ..errors import DialectError
 
-__all__ = ["as_dict", "count_field", "sdk_arguments"]
+__all__ = ["INVALID_JSON", "as_dict", "count_field", "endpoint", "mapping_field", "sdk_arguments"]
+
+# The one key of an object that stands for arguments which are no JSON object, where the wire takes objects only:
+# Anthropic, page on fine-grained tool streaming.
+INVALID_JSON = "INVALID_JSON"
 
 
 def as_dict(response: Any) -> Mapping[str, Any]:
@@ -23,9 +27,33 @@ def as_dict(response: Any) -> Mapping[str, Any]:
             f"a {type(response).__name__} is no response: pass the SDK's response object or its dict form "
             "(of a raw response, the parsed one)"
         )
-    value = dump(exclude_unset=True)
+    # By alias and as JSON: the names and values that the server sent. A server that departs from the SDK's types is read,
+    # not warned about.
+    value = dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
     assert isinstance(value, Mapping)
     return value
+
+
+def mapping_field(holder: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """An object in a response; empty where the server left it out or sent null."""
+    value = holder.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise DialectError(f"the response's {name!r} is a {type(value).__name__}: expected an object")
+    return value
+
+
+def endpoint(client: Any, path: str) -> Any:
+    """``client.chat.completions`` for the path ``chat.completions``; raises ``DialectError`` for another SDK's client."""
+    target = client
+    for name in path.split("."):
+        target = getattr(target, name, None)
+        if target is None:
+            raise DialectError(
+                f"a {type(client).__name__} has no {path!r}: give a client of the dialect's own SDK"
+            )
+    return target
 
 
 def count_field(usage: Mapping[str, Any], name: str) -> int:
@@ -41,9 +69,10 @@ def count_field(usage: Mapping[str, Any], name: str) -> int:
 def sdk_arguments(body: Mapping[str, Any], module: str, owner: str, known: frozenset[str]) -> dict[str, Any]:
     """Split a body into the arguments that the SDK's ``create`` takes and ``extra_body`` for the rest.
 
-    The signature of the SDK that the program has imported decides; ``known`` stands in where none is imported.
+    The signature of the SDK that the program has imported decides; ``known`` stands in where none is imported. Arguments
+    of ``create`` that are no fields of a body (``timeout``, ``extra_headers``) are not mixed up with fields of that name.
     """
-    accepted = _signature(module, owner) if module in sys.modules else known
+    accepted = (_signature(module, owner) if module in sys.modules else None) or known
     named = {key: value for key, value in body.items() if key in accepted}
     rest = {key: value for key, value in body.items() if key not in accepted}
     return {**named, "extra_body": rest} if rest else named
@@ -51,7 +80,12 @@ def sdk_arguments(body: Mapping[str, Any], module: str, owner: str, known: froze
 
 @lru_cache(maxsize=8)
 def _signature(module: str, owner: str) -> frozenset[str]:
+    """The fields that ``create`` takes; none for a module that only has the SDK's name."""
     target: Any = sys.modules[module]
     for name in owner.split("."):
-        target = getattr(target, name)
-    return frozenset(inspect.signature(target.create).parameters) - {"self", "extra_body"}
+        target = getattr(target, name, None)
+    create = getattr(target, "create", None)
+    return frozenset() if create is None else frozenset(inspect.signature(create).parameters) - _NO_FIELDS
+
+
+_NO_FIELDS = {"self", "extra_body", "extra_headers", "extra_query", "timeout"}

@@ -8,11 +8,11 @@ from typing import Any
 from ..errors import DialectError, LossyError
 from ..frozen import FrozenDict, FrozenList, freeze
 from ..messages import Message, Tool
-from ..openai_messages import from_openai, to_openai
+from ..openai_messages import from_openai, wire_message
 from ..rules import CacheRules, Event, Rendered
 from ..usage import Usage
 from . import openai_rules
-from .base import as_dict, count_field, sdk_arguments
+from .base import as_dict, count_field, endpoint, mapping_field, sdk_arguments
 from .openai_stream import ChatAccumulator
 
 __all__ = ["OpenAIChat"]
@@ -51,6 +51,7 @@ _SDK_FIELDS = frozenset(
         "verbosity",
     ]
 )
+_PATH = "chat.completions"
 _INSTRUCTIONS = frozenset({"system", "developer"})
 
 
@@ -92,7 +93,7 @@ class OpenAIChat:
         text = message._content
         if isinstance(text, str) and message.name is None and not as_parts and role != "tool":
             return FrozenDict(role=role, content=text)
-        wire = to_openai(message)
+        wire = wire_message(message)
         wire["role"] = role
         content = wire.get("content")
         if as_parts and isinstance(content, str):
@@ -142,7 +143,9 @@ class OpenAIChat:
         return FrozenDict(type="text", text=text)
 
     def mark_part(self, part: Mapping[str, Any], *, long: bool) -> FrozenDict:
-        """The part with ``prompt_cache_breakpoint``."""
+        """The part with ``prompt_cache_breakpoint``; one that the user put there stays."""
+        if part.get("prompt_cache_breakpoint") is not None:
+            return FrozenDict(part)
         breakpoint_ = FrozenDict(mode="explicit", ttl="12h") if long else FrozenDict(mode="explicit")
         return FrozenDict(part, prompt_cache_breakpoint=breakpoint_)
 
@@ -164,7 +167,8 @@ class OpenAIChat:
         if self.rules.routing_field is not None and routing_key is not None:
             body[self.rules.routing_field] = routing_key
         if self.rules.implicit and not implicit:
-            body["prompt_cache_options"] = FrozenDict(mode="explicit")
+            options = params.get("prompt_cache_options") or {}
+            params = {**params, "prompt_cache_options": FrozenDict({"mode": "explicit", **options})}
         return FrozenDict(body, **params)
 
     def kwargs(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,41 +177,47 @@ class OpenAIChat:
 
     def read_usage(self, response: Any) -> Usage | None:
         """``prompt_tokens`` include the cached ones; DeepSeek's own field names are read too."""
-        usage = as_dict(response).get("usage")
-        if usage is None:
+        usage = mapping_field(as_dict(response), "usage")
+        if not usage:
             return None
-        details = usage.get("prompt_tokens_details") or {}
-        read = count_field(details, "cached_tokens") or count_field(usage, "prompt_cache_hit_tokens")
+        details = mapping_field(usage, "prompt_tokens_details")
+        total = count_field(usage, "prompt_tokens")
+        # A report that contradicts itself is no reason to lose a reply that was paid for.
+        read = min(
+            total, count_field(details, "cached_tokens") or count_field(usage, "prompt_cache_hit_tokens")
+        )
         return Usage(
-            input_tokens=count_field(usage, "prompt_tokens"),
+            input_tokens=total,
             output_tokens=count_field(usage, "completion_tokens"),
             cache_read_tokens=read,
-            cache_write_tokens=count_field(details, "cache_write_tokens"),
+            cache_write_tokens=min(total - read, count_field(details, "cache_write_tokens")),
         )
 
     def read_message(self, response: Any) -> Message:
         """The first choice. Fields that say nothing (null, empty lists) are left out."""
-        choices = as_dict(response).get("choices")
-        if not choices:
-            raise DialectError(f"the response has no choices: found the fields {sorted(as_dict(response))}")
-        message = choices[0].get("message") or {}
+        data = as_dict(response)
+        choices = data.get("choices")
+        choice = choices[0] if isinstance(choices, list | tuple) and choices else None
+        message = choice.get("message") if isinstance(choice, Mapping) else None
+        if not isinstance(message, Mapping):
+            raise DialectError(f"the response has no choices with a message: found the fields {list(data)}")
         kept = {
             key: value for key, value in message.items() if key == "content" or value not in (None, [], {})
         }
-        return from_openai({"role": "assistant", "content": None, **kept})
+        return from_openai({"content": None, **kept, "role": "assistant"})
 
     def send(self, client: Any, kwargs: Mapping[str, Any]) -> Any:
         """``client.chat.completions.create(**kwargs)``"""
-        return client.chat.completions.create(**kwargs)
+        return endpoint(client, _PATH).create(**kwargs)
 
     async def asend(self, client: Any, kwargs: Mapping[str, Any]) -> Any:
         """The same with ``AsyncOpenAI``."""
-        return await client.chat.completions.create(**kwargs)
+        return await endpoint(client, _PATH).create(**kwargs)
 
     def stream(self, client: Any, kwargs: Mapping[str, Any]) -> Iterator[Event]:
         """Text as it comes; the last event holds the whole response. Usage is asked for."""
         whole = ChatAccumulator()
-        with client.chat.completions.create(**_streaming(kwargs)) as chunks:
+        with endpoint(client, _PATH).create(**_streaming(kwargs)) as chunks:
             for chunk in chunks:
                 yield from whole.add(as_dict(chunk))
         yield Event("done", value=whole.response())
@@ -215,7 +225,7 @@ class OpenAIChat:
     async def astream(self, client: Any, kwargs: Mapping[str, Any]) -> AsyncIterator[Event]:
         """The same with ``AsyncOpenAI``."""
         whole = ChatAccumulator()
-        async with await client.chat.completions.create(**_streaming(kwargs)) as chunks:
+        async with await endpoint(client, _PATH).create(**_streaming(kwargs)) as chunks:
             async for chunk in chunks:
                 for event in whole.add(as_dict(chunk)):
                     yield event

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from msgspec.structs import replace
-
 from ..cache import CacheModel
 from ..chain import Node
 from ..plugins import get_dialect, plugins
@@ -46,14 +44,48 @@ def agreement(recording: Recording, times: list[float], counter: TokenCounter) -
         return Agreement()
     assert recording.model is not None, "a dialect was found for it"
     written = AsWritten(recording, dialect, recording.model, counter, clock=True)
-    cache, scales = CacheModel(dialect.rules), _Scale()
+    cache, lengths = CacheModel(dialect.rules), _Lengths()
     pairs: list[tuple[int, int, int]] = []
     for call, at in zip(recording.calls, times, strict=True):
         snapshot = written.ask(call, {}, at).snapshot
         if call.reported is None:
             continue
-        scaled = scales.fit(snapshot, call.reported.input, dialect.rules)
+        scaled = lengths.fit(snapshot, call.reported.input, dialect.rules)
         read = cache.commit(scaled, at).read_tokens
         if call.reported.cached is not None:
             pairs.append((call.reported.input, call.reported.cached, read))
     return Agreement(tuple(pairs))
+
+
+class _Lengths:
+    """Chains as long as reported, in place of as long as counted: each call's new messages share what it adds."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Node] = {}  # by the wire digest of the counted node
+
+    def fit(self, snapshot: Snapshot, tokens: int, rules: CacheRules) -> Snapshot:
+        """The same prompt, ``tokens`` long."""
+        head = self._fitted(snapshot.head, round(snapshot.head.end * tokens / max(1, snapshot.tokens)))
+        tip = self._fitted(snapshot.tip, tokens - head.end)
+        return Snapshot(head, tip, snapshot.message_seed, automatic_marks(rules, head, tip))
+
+    def _fitted(self, tip: Node, end: int) -> Node:
+        """The chain of ``tip``, ending at token ``end`` if any of it is new."""
+        new, node = list[Node](), tip
+        while node.parent is not None and node.wire not in self._known:
+            new.append(node)
+            node = node.parent
+        top = self._known.get(node.wire, node)
+        start, added, counted = top.end, max(0, end - top.end), max(1, tip.end - node.end)
+        for each in reversed(new):
+            assert each.parent is not None and each.message is not None, "only the root has neither"
+            goal = start + added * (each.end - node.end) // counted
+            top = top.child(
+                each.message,
+                content=each.digest,
+                wire=each.wire,
+                tokens=goal - top.end,
+                positions=each.position - each.parent.position,
+            )
+            self._known[each.wire] = top
+        return top

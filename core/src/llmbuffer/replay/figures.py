@@ -75,8 +75,9 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """Sums over the calls of one recording, one source, or all.
 
     Token counts; ``cost_usd`` in US dollars, output included (``None`` without a price). ``ceiling`` is the longest common
-    prefix of each prompt with any sent earlier in its session. ``oracle_tokens``, with noise only, are those of each
-    noise-free prompt that were sent before, and ``history_read_tokens`` the reads without the changing text.
+    prefix of each prompt with any sent earlier in its session. With noise only: ``oracle_tokens`` are those of each
+    noise-free prompt that were sent before, ``history_read_tokens`` the reads without the changing text (text that
+    ``placement="sticky"`` keeps is history).
 
     >>> one = Figures(sessions=1, requests=2, input_tokens=2000, cache_read_tokens=900, ceiling=1000)
     >>> (one + one).share_of_ceiling
@@ -160,6 +161,8 @@ def _sum(a: float | None, b: float | None) -> float | None:
 class ReplayResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a replay came to: a row for each source, and the sum.
 
+    ``counter`` names what counted the tokens; ``estimated`` says that it is not the model's own.
+
     >>> result = ReplayResult(dialect="openai", model="gpt-5.6", layout="buffered", rows={}, total=Figures())
     >>> result.to_json()["total"]["requests"]
     0
@@ -174,6 +177,8 @@ class ReplayResult(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     placement: str = "turn"
     pace: str = "steady"
+    counter: str = ""
+    estimated: bool = False
     skipped: tuple[Skipped, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -188,6 +193,8 @@ class ReplayResult(msgspec.Struct, frozen=True, kw_only=True):
             "seed": self.seed,
             "placement": self.placement,
             "pace": self.pace,
+            "counter": self.counter,
+            "estimated": self.estimated,
             "skipped": [msgspec.structs.asdict(line) for line in self.skipped],
         }
 

@@ -10,7 +10,7 @@ import msgspec
 from ..chain import Block, Node
 from ..context import StableContext
 from ..errors import LossyError
-from ..layout import Head, Placement, render_dynamic, render_head
+from ..layout import Head, Placement, render_head
 from ..messages import Message, Text
 from ..request import Request
 from ..rules import CacheRules, Dialect
@@ -80,7 +80,7 @@ class AsWritten:
             wire = text.encode()
             node = node.child(Block("system", name, text), content=wire, wire=wire, tokens=self._counter.count(text) + 1)
         marks = automatic_marks(self._dialect.rules, node, tip)
-        return Prompt(Snapshot(node, tip, tip, head.message_seed, marks), head.node.end, node.end - head.node.end)
+        return Prompt(Snapshot(node, tip, head.message_seed, marks), head.node.end, node.end - head.node.end)
 
     def answer(self, call: Call, usage: Usage) -> None:
         """Nothing: the next call brings the reply along."""
@@ -120,17 +120,20 @@ class Buffered:
         agent = self._recording.agents[call.agent]
         if call.agent not in self._threads:
             self._threads[call.agent] = _Thread(self._session(agent))
+        thread = self._threads[call.agent]
+        lacking = thread.go_on(call.keep, [_fitted(message, self._takes_names) for message in call.new])
         dynamic = dict(texts)
         if self._recording.clock and CLOCK in agent.system:
             dynamic["current_time"] = _shown(at)
-        new = self._threads[call.agent].go_on(call)
-        self._asked = self._request(self._threads[call.agent], new, dynamic if call.begins_turn and dynamic else None)
-        return _prompt(self._asked, self._counter)
+        self._asked = self._request(thread, lacking, dynamic if call.begins_turn and dynamic else None)
+        return _prompt(self._asked.snapshot)
 
     def answer(self, call: Call, usage: Usage) -> None:
         """Observe the reply."""
         assert self._asked is not None, "an answer follows a question"
-        self._asked.observe(usage, _fitted(call.reply, self._takes_names))
+        reply = _fitted(call.reply, self._takes_names)
+        self._asked.observe(usage, reply)
+        self._threads[call.agent].reply = reply
 
     def _session(self, agent: Agent) -> Session:
         context = StableContext(self._model, agent.system, agent.tools)
@@ -138,11 +141,11 @@ class Buffered:
             context, self._dialect, tokens=self._counter, clock=lambda: self._now, placement=self._placement
         )
 
-    def _request(self, thread: _Thread, new: list[Message], dynamic: Mapping[str, str] | None) -> Request:
-        carried = [_fitted(message, self._takes_names) for message in new]
-        # Only what a request brings along can be said together with text that sticks to it.
-        asked = carried.pop() if dynamic and self._placement in ("sticky", "auto") and carried[-1].role == "user" else None
-        thread.session.append(carried)
+    def _request(self, thread: _Thread, lacking: list[Message], dynamic: Mapping[str, str] | None) -> Request:
+        # Only to a message that the request itself brings along can text stick.
+        sticks = self._placement in ("sticky", "auto") and dynamic and lacking and lacking[-1].role == "user"
+        asked = lacking.pop() if sticks else None
+        thread.session.append(lacking)
         thread.bookmark(len(thread.sent) - (asked is not None))
         return thread.session.request(asked, dynamic)
 
@@ -153,32 +156,38 @@ class _Thread:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.sent: list[Message] = []
-        self._reply: Message | None = None
-        self._bookmarks = [(0, session.fork())]  # (messages, a session that holds so many)
-
-    def go_on(self, call: Call) -> list[Message]:
-        """The messages that the session lacks for this call; forks where the call does not go on from the last reply."""
-        new = list(call.new)
-        if call.keep == len(self.sent) and new and self._reply is not None and new[0] == self._reply:
-            lacking = new[1:]
-        else:
-            self._bookmarks = [(length, fork) for length, fork in self._bookmarks if length <= call.keep]
-            length, fork = self._bookmarks[-1]
-            self.session = fork.fork()
-            lacking = self.sent[length : call.keep] + new
-        self.sent[call.keep :] = new
-        self._reply = call.reply
-        return lacking
+        self.reply: Message | None = None
+        self._bookmarks: list[tuple[int, Session]] = []  # (messages, a session that holds so many), ascending
+        self.bookmark(0)
 
     def bookmark(self, length: int) -> None:
         """Keep a fork of the session as it is, with ``length`` messages."""
         self._bookmarks.append((length, self.session.fork()))
 
+    def go_on(self, keep: int, new: list[Message]) -> list[Message]:
+        """What the session lacks for a prompt of the last one's first ``keep`` messages and ``new``."""
+        if keep == len(self.sent) and new and new[0] == self.reply:
+            lacking = new[1:]
+        else:
+            self._go_back(keep)
+            lacking = list(new)
+        self.sent[keep:] = new
+        return lacking
 
-def _prompt(request: Request, counter: TokenCounter) -> Prompt:
-    snapshot = request.snapshot
-    noise = sum(counter.count(text) + 1 for text in render_dynamic(request.dynamic))
-    return Prompt(snapshot, snapshot.head.end + snapshot.split.end, noise)
+    def _go_back(self, keep: int) -> None:
+        self._bookmarks = [(length, fork) for length, fork in self._bookmarks if length <= keep]
+        length, fork = self._bookmarks[-1]
+        self.session = fork.fork()
+        if length < keep:
+            self.session.append(self.sent[length:keep])
+            self.bookmark(keep)
+            self.session = self._bookmarks[-1][1].fork()
+
+
+def _prompt(snapshot: Snapshot) -> Prompt:
+    if snapshot.insert is None:
+        return Prompt(snapshot)
+    return Prompt(snapshot, snapshot.head.end + snapshot.insert.after.end, snapshot.insert.tokens)
 
 
 def _shown(at: float) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..messages import Message
-from ..request import Observation, Request
+from ..observing import Observation
+from ..request import Request
 from ..usage import Usage
 
 __all__ = ["FakeClock", "reply"]
@@ -22,6 +23,7 @@ class FakeClock:
         self.now = now
 
     def __call__(self) -> float:
+        """The time, in seconds."""
         return self.now
 
     def advance(self, seconds: float) -> None:

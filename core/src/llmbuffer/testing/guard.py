@@ -6,7 +6,7 @@ was sent is read from the bodies. A line keeps two numbers a request, so that lo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from itertools import chain
 from threading import Lock
@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 from weakref import ref
 
 from ..frozen import FrozenDict
-from ..request import Observation, Request
+from ..observing import Observation
+from ..request import Request
 from ..session import Session
-from .prefix import blocks_of, cut, difference, dynamic_wires, laid_out, last_run
+from .prefix import Block, blocks_of, body_laid_out, cut, difference, dynamic_wires, last_run
 
 __all__ = ["PrefixGuard"]
 
@@ -32,15 +33,22 @@ class _Checkpoint(NamedTuple):
     digest: bytes
 
 
+class _Sent(NamedTuple):
+    """A body, and the dynamic texts announced with it. No request, which would keep its session alive."""
+
+    body: Mapping[str, Any]
+    dynamic: list[bytes]
+
+
 class _Line:
     """The requests of one session: checkpoints by the number of requests that lie behind, and the newest request."""
 
     def __init__(self, session: Session, request: Request) -> None:
         self.session = ref(session)
         self.parent_id = session.parent_id
-        self.family = request._family
+        self.family = session.family
         self.checkpoints: dict[int, _Checkpoint] = {}
-        self.newest = request
+        self.newest = _Sent(request.body, dynamic_wires(request))
 
 
 class PrefixGuard:
@@ -61,6 +69,7 @@ class PrefixGuard:
         self._lock = Lock()
 
     def __call__(self, request: Request, observation: Observation) -> None:
+        """Compare a request that was observed."""
         with self._lock:
             self._watch(request, observation.session)
 
@@ -81,7 +90,7 @@ class PrefixGuard:
         self._swept_at = len(self._lines)
 
     def _watch(self, request: Request, target: Session) -> None:
-        made_by, behind = request._session, request._base.requests
+        made_by, behind = request.session, request.base.requests
         digests = self._digests(request)
         self._compare(request, made_by, behind, digests)
         if target.id not in self._lines:
@@ -92,33 +101,42 @@ class PrefixGuard:
                 self._lines[target.id].checkpoints[0] = _checkpoint(digests, self._head_length(request))
         line = self._lines[target.id]
         line.checkpoints[behind + 1] = _checkpoint(digests, len(digests))
-        line.newest = request
+        line.newest = _Sent(request.body, dynamic_wires(request))
 
     def _compare(self, request: Request, made_by: Session, behind: int, digests: list[bytes]) -> None:
-        known = self._before(made_by, request, behind)
-        if not known or any(_checkpoint(digests, line.checkpoints[behind].blocks) == line.checkpoints[behind] for line in known):
+        known = self._before(made_by, behind)
+        if not known or any(
+            _checkpoint(digests, line.checkpoints[behind].blocks) == line.checkpoints[behind]
+            for line in known
+        ):
             return
         name = made_by.name or made_by.id
         older = known[0].newest
-        found = difference(_flat(older)[: known[0].checkpoints[behind].blocks], _flat(request))
+        found = difference(
+            _flat(older)[: known[0].checkpoints[behind].blocks],
+            _flat(_Sent(request.body, dynamic_wires(request))),
+        )
         self.moves.append(
             f"request {behind} of session {name!r} does not begin with the one before it: "
             + (found or "the request before that one had moved too")
         )
 
-    def _before(self, session: Session, request: Request, behind: int) -> list[_Line]:
-        """The lines that hold what was sent when so many requests lay behind."""
-        name: str | None = session.id
-        parent = session.parent_id
-        while name is not None:
+    def _before(self, session: Session, behind: int) -> list[_Line]:
+        """The lines that hold what was sent when so many requests lay behind: the session's own, or its parent's.
+
+        Where a parent in between never sent anything, any line of the family may be the one.
+        """
+        name, parent = session.id, session.parent_id
+        while True:
             line = self._lines.get(name)
             if line is not None and behind in line.checkpoints:
                 return [line]
-            name, parent = parent, None if line is None else line.parent_id
-            if name in self._lines:
-                parent = self._lines[name].parent_id
+            parent = parent if line is None else line.parent_id
+            if parent is None or parent not in self._lines:
+                break
+            name = parent
         lines = self._lines.values()
-        return [line for line in lines if line.family is request._family and behind in line.checkpoints]
+        return [line for line in lines if line.family is session.family and behind in line.checkpoints]
 
     def _digests(self, request: Request) -> list[bytes]:
         body = request.body
@@ -145,14 +163,14 @@ class PrefixGuard:
 
     def _head_length(self, request: Request) -> int:
         """Blocks of model, tools and system text, the text that leads the messages included."""
-        body, dialect = request.body, request._dialect
-        leading = len(request._head.system) if dialect.system_in_messages else 0
+        body = request.body
+        leading = int(request.dialect.system_in_messages and bool(request.context.segments))
         in_messages = sum(len(self._of(item, "messages")) for item in body["messages"][:leading])
         return 1 + len(body.get("tools", ())) + len(body.get("system", ())) + in_messages
 
 
-def _flat(request: Request) -> list[Any]:
-    return [block for item in laid_out(request) for block in item]
+def _flat(sent: _Sent) -> list[Block]:
+    return [block for item in body_laid_out(sent.body, sent.dynamic) for block in item]
 
 
 def _checkpoint(digests: Sequence[bytes], blocks: int) -> _Checkpoint:

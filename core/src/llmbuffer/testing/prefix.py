@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from os.path import commonprefix
 from typing import Any, NamedTuple, TypeVar
 
 from ..frozen import wire_json
@@ -19,7 +18,7 @@ from ..request import Request
 from ..state import MARK_FIELDS
 
 __all__ = [
-    "Block", "assert_prefix_stable", "blocks_of", "cut", "difference", "dynamic_wires", "laid_out", "last_run",
+    "Block", "assert_prefix_stable", "blocks_of", "body_laid_out", "cut", "difference", "dynamic_wires", "laid_out", "last_run",
 ]  # fmt: skip
 
 _SYSTEM = ("system", "instructions")
@@ -54,7 +53,7 @@ def assert_prefix_stable(
     AssertionError: request 1 does not begin with request 0: messages[0].content differs at character 10:
       was 'It is 12:00. Hello'
       now 'It is 12:01. Hello'
-    2 of 3 blocks ...
+    1 of 2 blocks before it are the same. ...
     """
     __tracebackhide__ = True
     announced = tuple(dynamic)
@@ -86,7 +85,9 @@ def _is_announced(block: Block, announced: tuple[str | re.Pattern[str], ...]) ->
         return False
     inner = re.fullmatch(r'<context name="[^\n]*">\n(.*)\n</context>', text, re.DOTALL)
     texts = {text, inner[1]} if inner is not None else {text}
-    return any(each in texts if isinstance(each, str) else any(map(each.fullmatch, texts)) for each in announced)
+    return any(
+        each in texts if isinstance(each, str) else any(map(each.fullmatch, texts)) for each in announced
+    )
 
 
 def laid_out(request: Mapping[str, Any] | Request, index: int = 0) -> list[Sequence[Block]]:
@@ -97,20 +98,26 @@ def laid_out(request: Mapping[str, Any] | Request, index: int = 0) -> list[Seque
     >>> [block.path for item in laid_out({"messages": [{"role": "user", "content": "hi"}]}) for block in item]
     ['messages[0]', 'messages[0].content']
     """
-    body = request.body if isinstance(request, Request) else request
-    if not isinstance(body, Mapping) or not any(key in body for key in _MESSAGES):
-        found = sorted(body) if isinstance(body, Mapping) else type(body).__name__
-        raise ValueError(f"request {index} is no request body: found {found}, expected a mapping with 'messages'")
+    if isinstance(request, Request):
+        return body_laid_out(request.body, dynamic_wires(request))
+    if not isinstance(request, Mapping) or not any(key in request for key in _MESSAGES):
+        found = sorted(request) if isinstance(request, Mapping) else type(request).__name__
+        raise ValueError(
+            f"request {index} is no request body: found {found}, expected a mapping with 'messages'"
+        )
+    return body_laid_out(request, [])
+
+
+def body_laid_out(body: Mapping[str, Any], dynamic: Sequence[bytes]) -> list[Sequence[Block]]:
+    """``laid_out`` for a body and the dynamic texts that were announced with it, as blocks are sent."""
     items: list[Sequence[Block]] = []
     if "model" in body:
         items.append([Block("model", wire_json(body["model"]))])
     for section, key in _sections(body):
         items += [_placed(blocks_of(item, section), key, number) for number, item in _numbered(body[key])]
-    if isinstance(request, Request) and request.dynamic:
-        run = dynamic_wires(request)
-        at = last_run([[block.wire for block in item] for item in items], run)
-        if at is not None:
-            cut(items, at, len(run))
+    at = last_run([[block.wire for block in item] for item in items], dynamic)
+    if at is not None:
+        cut(items, at, len(dynamic))
     return items
 
 
@@ -166,6 +173,8 @@ def _unmarked(part: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     kept = {key: field for key, field in value.items() if key not in MARK_FIELDS}
+    if set(kept) == {"type", "text"}:  # the SDKs' objects put the keys of a text part in another order
+        return {"type": kept["type"], "text": kept["text"]}
     if kept.get("type") == "tool_result" and isinstance(kept.get("content"), list | tuple):
         kept["content"] = [_unmarked(inner) for inner in kept["content"]]
     return kept
@@ -224,9 +233,16 @@ def _located(old: Block, new: Block) -> str:
         path = path.removesuffix(".text")
     moved = "" if old.path == new.path else f" (was {old.path})"
     if isinstance(was, str) and isinstance(now, str):
-        at = len(commonprefix([was, now]))
-        return f"{path}{moved} differs at character {at}:\n  was {_excerpt(was, at)}\n  now {_excerpt(now, at)}"
+        at = _shared(was, now)
+        return (
+            f"{path}{moved} differs at character {at}:\n  was {_excerpt(was, at)}\n  now {_excerpt(now, at)}"
+        )
     return f"{path}{moved} differs:\n  was {_excerpt(_json(was), 0)}\n  now {_excerpt(_json(now), 0)}"
+
+
+def _shared(was: str, now: str) -> int:
+    pairs = enumerate(zip(was, now, strict=False))
+    return next((index for index, (old, new) in pairs if old != new), min(len(was), len(now)))
 
 
 def _json(value: Any) -> str:

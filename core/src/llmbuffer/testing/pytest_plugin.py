@@ -24,12 +24,16 @@ _MOVED = pytest.StashKey[bool]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The option that turns the guard on."""
-    parser.addini(OPTION, "check the prefix of every llmbuffer session that a test runs", type="bool", default=False)
+    parser.addini(
+        OPTION, "check the prefix of every llmbuffer session that a test runs", type="bool", default=False
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the mark, and start watching if asked to."""
-    config.addinivalue_line("markers", f'{MARK}(reason="…"): this test moves the prefix of a session on purpose')
+    config.addinivalue_line(
+        "markers", f'{MARK}(reason="…"): this test moves the prefix of a session on purpose'
+    )
     if config.getini(OPTION):
         from .guard import PrefixGuard
 
@@ -41,7 +45,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     bare = [item.nodeid for item in items for mark in item.iter_markers(MARK) if not _reason(mark)]
     if bare:
         listed = "\n  ".join(dict.fromkeys(bare))
-        raise pytest.UsageError(f'{MARK} needs a reason, as in @pytest.mark.{MARK}(reason="…"), at\n  {listed}')
+        raise pytest.UsageError(
+            f'{MARK} needs a reason, as in @pytest.mark.{MARK}(reason="…"), at\n  {listed}'
+        )
 
 
 def _reason(mark: pytest.Mark) -> str:

@@ -13,7 +13,9 @@ __all__ = ["assert_hit_ratio"]
 _SHOWN = 5  # requests that an error lists
 
 
-def assert_hit_ratio(session_or_usages: Session | Ledger | Usage | Iterable[Usage], at_least: float = 0.9) -> None:
+def assert_hit_ratio(
+    session_or_usages: Session | Ledger | Usage | Iterable[Usage], at_least: float = 0.9
+) -> None:
     """Assert that at least this fraction of all input tokens was read from a cache.
 
     Takes a session (its own ledger, without its forks), a ledger, one usage, or usages in the order of the requests.
@@ -35,7 +37,9 @@ def assert_hit_ratio(session_or_usages: Session | Ledger | Usage | Iterable[Usag
     rows = _rows(session_or_usages)
     total = sum((usage for usage, _ in rows), Usage())
     if not total.input_tokens:
-        raise AssertionError("no usage was reported, so there is no hit ratio: was any request observed with its usage?")
+        raise AssertionError(
+            "no usage was reported, so there is no hit ratio: was any request observed with its usage?"
+        )
     if total.hit_ratio < at_least:
         raise AssertionError(
             f"the hit ratio is {total.hit_ratio:.3f}, not at least {at_least:g}: {total.cache_read_tokens:,} of "
@@ -51,12 +55,15 @@ def _rows(source: Session | Ledger | Usage | Iterable[Usage]) -> list[tuple[Usag
         entries = source.ledger if isinstance(source, Session) else source
         requests = (entry for entry in entries if entry.kind == "request")
         return [
-            (entry.usage or Usage(), "" if entry.cache_break is None else entry.cache_break.cause) for entry in requests
+            (entry.usage or Usage(), "" if entry.cache_break is None else entry.cache_break.cause)
+            for entry in requests
         ]
     rows = [(usage, "") for usage in source]
     strange = next((usage for usage, _ in rows if not isinstance(usage, Usage)), None)
     if strange is not None or any(usage is None for usage, _ in rows):
-        raise TypeError(f"found a {type(strange).__name__} among the usages: give Usage objects, a Session or a Ledger")
+        raise TypeError(
+            f"found a {type(strange).__name__} among the usages: give Usage objects, a Session or a Ledger"
+        )
     return rows
 
 

@@ -1,0 +1,38 @@
+"""The commands, gathered."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from .plugins import plugins
+from .replay import replay
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Keeps the prompts of LLM agents cacheable.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(replay)
+app.command()(plugins)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"llmbuffer {metadata.version('llmbuffer')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Keeps the prompts of LLM agents cacheable."""

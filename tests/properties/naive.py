@@ -1,0 +1,401 @@
+"""The same promises kept the slow way, from bodies and wire messages: layout, legality and caches, without a chain.
+
+A *wire* is a message as a provider's API takes it (a plain dict). A *unit* is what moves as a whole: a tool, a system
+text, a message, a dynamic text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from os.path import commonprefix
+from typing import Any, NamedTuple
+
+from llmbuffer import CacheRules, Message, StableContext
+from llmbuffer.snapshot import message_tokens, texts
+
+MARKS = ("cache_control", "prompt_cache_breakpoint")
+MARKABLE = {"text", "image", "document", "search_result", "tool_use", "tool_result", "image_url", "file", "input_audio"}
+
+
+def dumped(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+# Bodies as blocks
+
+
+class Laid(NamedTuple):
+    """A body as a list of blocks; ``marks`` are (blocks up to the mark, whether it is kept long)."""
+
+    blocks: list[str]
+    marks: list[tuple[int, bool]]
+
+
+def laid_out(body: dict[str, Any], dialect: str) -> Laid:
+    """Tools, system, messages; marks stripped. Where messages join (Anthropic), blocks only tell their role."""
+    laid = Laid([], [])
+    for tool in body.get("tools", ()):
+        _add(laid, "tool", tool)
+    for part in body.get("system", ()):
+        _add(laid, "system", part)
+    for message in body["messages"]:
+        role, content = message["role"], message.get("content")
+        if dialect != "anthropic":
+            fields = {key: value for key, value in message.items() if key not in ("content", "tool_calls")}
+            laid.blocks.append(dumped(["message", fields]))
+        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content or ():
+            _add(laid, role, part)
+        for call in message.get("tool_calls", ()):
+            _add(laid, role, call)
+    return laid
+
+
+def _add(laid: Laid, kind: str, value: dict[str, Any]) -> None:
+    laid.blocks.append(dumped([kind, {key: item for key, item in value.items() if key not in MARKS}]))
+    for name in MARKS:
+        if name in value:
+            laid.marks.append((len(laid.blocks), "ttl" in value[name]))
+
+
+def expected_body(
+    context: StableContext, wires: Sequence[dict[str, Any]], dialect: str, rules: CacheRules
+) -> dict[str, Any]:
+    """What a session with this history should send, without marks and dynamic text."""
+    tools = [_tool(tool, dialect) for tool in context.tools]
+    system = [{"type": "text", "text": segment.content} for segment in context.segments]
+    if dialect == "anthropic":
+        return {"tools": tools, "system": system, "messages": _merged(wires, rules.midway_role)}
+    leading: list[dict[str, Any]] = []
+    if system:
+        joined = "\n\n".join(part["text"] for part in system)
+        content = system if rules.has_marks else joined
+        leading = [{"role": rules.instruction_role, "content": content}]
+    given = ("system", "developer")
+    renamed = [{**wire, "role": rules.instruction_role} if wire["role"] in given else wire for wire in wires]
+    return {"tools": tools, "messages": leading + renamed}
+
+
+def _tool(tool: Any, dialect: str) -> dict[str, Any]:
+    schema = json.loads(tool.parameters)
+    if dialect == "anthropic":
+        return {"name": tool.name, "description": tool.description, "input_schema": schema}
+    function = {"name": tool.name, "description": tool.description, "parameters": schema}
+    return {"type": "function", "function": function}
+
+
+def _merged(wires: Sequence[dict[str, Any]], midway: str | None) -> list[dict[str, Any]]:
+    merged: list[dict[str, Any]] = []
+    for wire in wires:
+        role, content = wire["role"], wire["content"]
+        if role == "system" and (midway is None or not merged or merged[-1]["role"] == "assistant"):
+            role = "user"
+            content = [{"type": "text", "text": f"<system>\n{part['text']}\n</system>"} for part in content]
+        if not merged and role == "assistant":
+            opening = "(The conversation begins with the assistant's message.)"
+            merged.append({"role": "user", "content": [{"type": "text", "text": opening}]})
+        if merged and merged[-1]["role"] == role:
+            merged[-1] = {"role": role, "content": merged[-1]["content"] + content}
+        else:
+            merged.append({"role": role, "content": content})
+    return merged
+
+
+# What an API takes
+
+
+def illegal(body: dict[str, Any], dialect: str) -> str | None:
+    """Why the provider would refuse the body; ``None`` if it would not."""
+    return _illegal_anthropic(body) if dialect == "anthropic" else _illegal_openai(body)
+
+
+def _illegal_anthropic(body: dict[str, Any]) -> str | None:
+    messages = body["messages"]
+    roles = [message["role"] for message in messages]
+    if roles[0] != "user":
+        return f"begins with {roles[0]}"
+    for index, (one, two) in enumerate(zip(roles, roles[1:], strict=False)):
+        if one == two or (two == "system" and one != "user"):
+            return f"{two} follows {one} at {index + 1}"
+    for index, message in enumerate(messages):
+        kinds = [block["type"] for block in message["content"]]
+        if not kinds or any(block["type"] == "text" and not block["text"].strip() for block in message["content"]):
+            return f"message {index} is empty or holds an empty text"
+        results = kinds.count("tool_result")
+        if kinds[:results] != ["tool_result"] * results:
+            return f"message {index} says something before its tool results"
+        called = [b["id"] for b in messages[index - 1]["content"] if b["type"] == "tool_use"] if index else []
+        answered = [b["tool_use_id"] for b in message["content"] if b["type"] == "tool_result"]
+        if sorted(called) != sorted(answered):
+            return f"message {index} answers {answered}, called were {called}"
+    marked = [block for block in _blocks(body) if "cache_control" in block]
+    return _illegal_marks(marked, 4) or _ttl_order([block["cache_control"] for block in marked])
+
+
+def _blocks(body: dict[str, Any]) -> list[dict[str, Any]]:
+    parts = [part for message in body["messages"] for part in message["content"]]
+    return [*body.get("tools", ()), *body.get("system", ()), *parts]
+
+
+def _illegal_marks(marked: list[dict[str, Any]], slots: int) -> str | None:
+    if len(marked) > slots:
+        return f"{len(marked)} marks, {slots} are allowed"
+    odd = [block["type"] for block in marked if block.get("type", "text") not in MARKABLE]
+    return f"marks on {odd}" if odd else None
+
+
+def _ttl_order(marks: list[dict[str, Any]]) -> str | None:
+    long = ["ttl" in mark for mark in marks]
+    return None if long == sorted(long, reverse=True) else "a long mark behind a short one"
+
+
+def _illegal_openai(body: dict[str, Any]) -> str | None:
+    waiting: list[str] = []
+    for index, message in enumerate(body["messages"]):
+        if message["role"] == "tool":
+            if message["tool_call_id"] not in waiting:
+                return f"message {index} answers {message['tool_call_id']}, open are {waiting}"
+            waiting.remove(message["tool_call_id"])
+        elif waiting:
+            return f"message {index} comes before the answers to {waiting}"
+        waiting += [call["id"] for call in message.get("tool_calls", ())]
+        if message["role"] in ("user", "system", "developer") and not message.get("content"):
+            return f"message {index} has no content"
+    if waiting:
+        return f"{waiting} were not answered"
+    parts = [(m["role"], part) for m in body["messages"] for part in m.get("content") or () if isinstance(part, dict)]
+    marked = [(role, part) for role, part in parts if "prompt_cache_breakpoint" in part]
+    if body["model"] == "gpt-5.5":
+        return "fields that the model refuses" if marked or "prompt_cache_options" in body else None
+    if any(role in ("assistant", "tool") for role, _ in marked):
+        return "a mark on what the model wrote or a tool returned"
+    return _illegal_marks([part for _, part in marked], 4 if "prompt_cache_options" in body else 3)
+
+
+# Units
+
+
+class Unit(NamedTuple):
+    """``alike`` says with which units it may share a part of its ``text``."""
+
+    digest: str
+    tokens: int
+    positions: int
+    alike: tuple[str, ...]
+    text: str
+
+
+class Sent(NamedTuple):
+    """A request as units; ``marks`` are (units up to the mark, whether it is kept long)."""
+
+    units: tuple[Unit, ...]
+    marks: tuple[tuple[int, bool], ...]
+
+    @property
+    def tokens(self) -> int:
+        return sum(unit.tokens for unit in self.units)
+
+
+def sent(
+    body: dict[str, Any],
+    context: StableContext,
+    history: Sequence[tuple[Message, dict[str, Any]]],
+    dynamic: Sequence[str],
+    dialect: str,
+    rules: CacheRules,
+    count: Callable[[str], int],
+) -> Sent:
+    """The body as units: its blocks shared out among tools, segments, messages and dynamic texts.
+
+    Raises ``AssertionError`` if the blocks are not those of the history with the dynamic texts at the end of a message.
+    """
+    laid = laid_out(body, dialect)
+    wires = [wire for _, wire in history]
+    plain = laid_out(expected_body(context, wires, dialect, rules), dialect)
+    head = _head_units(context, dialect, rules, count)
+    ends = _ends(context, wires, dialect, rules)
+    units = list(head)
+    kind = ""
+    for index, (message, _) in enumerate(history):
+        blocks = plain.blocks[ends[len(head) - 1 + index] : ends[len(head) + index]]
+        positions, kind = _positions(blocks, kind) if dialect == "anthropic" else (1, "")
+        alike = ("message", message.role, str(message.name))
+        text = "".join(texts(message))
+        units.append(Unit(_digest(blocks), message_tokens(message, count), positions, alike, text))
+    at, blocks = _inserted(laid.blocks, plain.blocks, dynamic, dialect)
+    if dynamic:
+        assert at in ends, "dynamic text stands at the end of a message"
+        place = ends.index(at) + 1 if at != ends[-1] else len(units)
+        extra = [Unit(_digest([text]), count(text) + 1, 1, ("block", "messages"), text) for text in dynamic]
+        units[place:place] = extra
+        ends[place:place] = [at + blocks - len(dynamic) + 1 + index for index in range(len(dynamic))]
+        ends[place + len(dynamic) :] = [end + blocks for end in ends[place + len(dynamic) :]]
+    marks = tuple((_unit_of(ends, blocks), long) for blocks, long in laid.marks)
+    if rules.implicit and "prompt_cache_options" not in body:
+        marks += ((len(units), False),)
+    return Sent(tuple(units), marks)
+
+
+def _unit_of(ends: list[int], blocks: int) -> int:
+    return next(index for index, end in enumerate(ends) if end >= blocks) + 1
+
+
+def _head_units(context: StableContext, dialect: str, rules: CacheRules, count: Callable[[str], int]) -> list[Unit]:
+    units = [Unit(_digest([context.model]), 0, 0, ("model",), "")]
+    for tool in context.tools:
+        text = dumped(_tool(tool, dialect))
+        units.append(Unit(_digest([text]), count(text), 1, ("block", "tools"), text))
+    for segment in context.segments:
+        text = segment.content
+        units.append(Unit(_digest(["s", text]), count(text) + 2, 1, ("block", "system"), text))
+    return units
+
+
+def _ends(context: StableContext, wires: Sequence[dict[str, Any]], dialect: str, rules: CacheRules) -> list[int]:
+    """Blocks up to the end of each unit, in a body without dynamic text."""
+    tools, system = len(context.tools), len(context.segments)
+    ends = [0, *range(1, tools + 1)]
+    if dialect == "anthropic" or rules.has_marks:
+        header = int(dialect != "anthropic")
+        ends += [tools + header + index + 1 for index in range(system)]
+    else:
+        ends += [tools + 2] * system
+    for index in range(len(wires)):
+        ends.append(len(laid_out(expected_body(context, wires[: index + 1], dialect, rules), dialect).blocks))
+    return ends
+
+
+def _inserted(found: list[str], plain: list[str], dynamic: Sequence[str], dialect: str) -> tuple[int, int]:
+    """Where the dynamic texts stand among the blocks, and how many blocks they are."""
+    if not dynamic:
+        assert found == plain, _first_difference(found, plain)
+        return -1, 0
+    parts = [dumped(["user", {"type": "text", "text": text}]) for text in dynamic]
+    own = [] if dialect == "anthropic" else [[dumped(["message", {"role": "user"}]), *parts]]
+    for run in (parts, *own):
+        for at in range(len(found) - len(run), -1, -1):
+            if found[at : at + len(run)] == run and found[:at] + found[at + len(run) :] == plain:
+                return at, len(run)
+    raise AssertionError(f"{dynamic} and nothing else was to be added: {_first_difference(found, plain)}")
+
+
+def _first_difference(found: list[str], plain: list[str]) -> str:
+    at = len(commonprefix([found, plain]))
+    return f"block {at}: found {found[at : at + 2]}, expected {plain[at : at + 2]}"
+
+
+def _positions(blocks: list[str], kind: str) -> tuple[int, str]:
+    count = 0
+    for block in blocks:
+        new = json.loads(block)[1].get("type", "")
+        count += new != kind or new not in ("tool_use", "tool_result")
+        kind = new
+    return count, kind
+
+
+def _digest(parts: Sequence[str]) -> str:
+    return sha256(dumped(parts).encode()).hexdigest()[:16]
+
+
+def relation(older: Sent, newer: Sent) -> str:
+    a = [unit.digest for unit in older.units]
+    b = [unit.digest for unit in newer.units]
+    if a == b:
+        return "same"
+    if b[: len(a)] == a:
+        return "extension"
+    return "shrunk" if a[: len(b)] == b else "divergent"
+
+
+# Caches
+
+
+@dataclass
+class Entry:
+    units: tuple[Unit, ...]
+    expires: float
+    visible: float
+    long: bool = False
+
+    @property
+    def tokens(self) -> int:
+        return sum(unit.tokens for unit in self.units)
+
+    @property
+    def position(self) -> int:
+        return sum(unit.positions for unit in self.units)
+
+
+@dataclass
+class NaiveCache:
+    """A provider's cache as a list of stored prompts, each compared unit by unit."""
+
+    rules: CacheRules
+    count: Callable[[str], int]
+    entries: list[Entry] = field(default_factory=list)
+
+    def look(self, request: Sent, at: float) -> tuple[int, int, int]:
+        """Tokens read, written and fresh."""
+        read, _ = self._best(request, at)
+        marked = [sum(unit.tokens for unit in request.units[:end]) for end, _ in request.marks]
+        top = max((tokens for tokens in marked if tokens >= self.rules.min_tokens), default=0)
+        written = 0 if self.rules.match == "prefix" else max(0, top - read)
+        return read, written, request.tokens - read - written
+
+    def commit(self, request: Sent, at: float, visible: float) -> tuple[int, int, int]:
+        found = self.look(request, at)
+        _, entry = self._best(request, at)
+        if entry is not None:
+            entry.expires = max(entry.expires, at + self._ttl(entry.long))
+        ends = [(len(request.units), False)] if self.rules.match == "prefix" else request.marks
+        for end, long in ends:
+            self._store(request.units[:end], at, visible, long)
+        return found
+
+    def _ttl(self, long: bool) -> float:
+        return (self.rules.ttl_long or self.rules.ttl) if long else self.rules.ttl
+
+    def _store(self, units: tuple[Unit, ...], at: float, visible: float, long: bool) -> None:
+        new = Entry(units, at + self._ttl(long), visible, long)
+        if new.tokens < self.rules.min_tokens and self.rules.match != "prefix":
+            return
+        for entry in self.entries:
+            if self._digests(entry.units) == self._digests(units) and entry.expires > at:
+                entry.expires, entry.visible = max(entry.expires, new.expires), min(entry.visible, visible)
+                entry.long |= long
+                return
+        self.entries.append(new)
+
+    @staticmethod
+    def _digests(units: tuple[Unit, ...]) -> list[str]:
+        return [unit.digest for unit in units]
+
+    def _best(self, request: Sent, at: float) -> tuple[int, Entry | None]:
+        alive = [entry for entry in self.entries if entry.visible <= at < entry.expires]
+        found = [(self._shared(entry, request), entry) for entry in alive]
+        best = max(found, key=lambda each: each[0], default=(0, None))
+        if best[0] < max(1, self.rules.min_tokens):
+            return 0, None
+        return best[0] // self.rules.step * self.rules.step, best[1]
+
+    def _shared(self, entry: Entry, request: Sent) -> int:
+        if self.rules.match == "prefix":
+            return self._overlap(entry.units, request.units)
+        if self._digests(request.units[: len(entry.units)]) != self._digests(entry.units):
+            return 0
+        if self.rules.match == "lookback":
+            positions = [sum(unit.positions for unit in request.units[:end]) for end, _ in request.marks]
+            if not any(0 <= position - entry.position < self.rules.lookback for position in positions):
+                return 0
+        return entry.tokens
+
+    def _overlap(self, a: tuple[Unit, ...], b: tuple[Unit, ...]) -> int:
+        shared = 0
+        for one, two in zip(a, b, strict=False):
+            if one.digest != two.digest:
+                same = commonprefix([one.text, two.text]) if one.alike == two.alike else ""
+                return shared + (min(self.count(same), one.tokens, two.tokens) if same else 0)
+            shared += one.tokens
+        return shared
