@@ -32,7 +32,7 @@ FLOORS = [
     {"dialects", "hookspecs"},
     {"plugins"},
     # `respond` is a method of Session that calls the loop, and the loop is written in terms of Session: one floor.
-    {"store", "reconcile", "session", "loop"}
+    {"store", "reconcile", "session", "loop", "calls", "conversation"}
     | {"assembly", "family", "freezing", "observing", "placing", "prompt", "request", "state"},
     {"fanout", "team", "graph", "replay", "lint", "capture", "simulate", "report", "testing"},
     {"cli", "demo"},

@@ -227,7 +227,7 @@ def sent(
     at, blocks = _inserted(laid.blocks, plain.blocks, dynamic, dialect)
     if dynamic:
         assert at in ends, "dynamic text stands at the end of a message"
-        place = ends.index(at) + 1 if at != ends[-1] else len(units)
+        place = ends.index(at) + 1
         extra = [Unit(_digest([text]), count(text) + 1, 1, ("block", "messages"), text) for text in dynamic]
         units[place:place] = extra
         ends[place:place] = [at + blocks - len(dynamic) + 1 + index for index in range(len(dynamic))]
@@ -262,8 +262,14 @@ def _ends(context: StableContext, wires: Sequence[dict[str, Any]], dialect: str,
         ends += [tools + header + index + 1 for index in range(system)]
     else:
         ends += [tools + 2] * system
-    for index in range(len(wires)):
-        ends.append(len(laid_out(expected_body(context, wires[: index + 1], dialect, rules), dialect).blocks))
+    for index, wire in enumerate(wires):
+        if dialect == "anthropic":
+            opening = int(index == 0 and wire["role"] == "assistant")
+            ends.append(ends[-1] + opening + len(wire["content"]))
+        else:
+            content = wire.get("content")
+            parts = 1 if isinstance(content, str) else len(content or ())
+            ends.append(ends[-1] + 1 + parts + len(wire.get("tool_calls", ())))
     return ends
 
 
