@@ -1,16 +1,39 @@
-"""Every Python snippet of README and docs runs, against loopback servers where it talks to a provider."""
+"""Every Python snippet of README and docs runs, against a loopback server where it talks to a provider."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.loopback import Loopback, Said
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SNIPPET = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)")
+
+
+def snippets(page: Path) -> list[str]:
+    return SNIPPET.findall(page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if snippets(page)], ids=lambda page: page.name)
+def test_every_snippet_runs(page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    call = Said(calls=(("call_1", "track", '{"number": "7"}'),))
+    answers = [Said("In Lyon."), Said("Tomorrow."), call, Said("It is in Lyon."), Said("A parcel, on its way.")]
+    with Loopback(answers) as server:
+        for provider, suffix in (("OPENAI", "/v1"), ("ANTHROPIC", "")):
+            monkeypatch.setenv(f"{provider}_BASE_URL", server.url + suffix)
+            monkeypatch.setenv(f"{provider}_API_KEY", "none")
+        namespace: dict[str, Any] = {}
+        for number, source in enumerate(snippets(page)):
+            exec(compile(source, f"{page.name}, snippet {number}", "exec"), namespace)
+    if page.name == "README.md":
+        assert "It is in Lyon. | A parcel, on its way." in capsys.readouterr().out
+        assert len(server.bodies) == len(answers)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
