@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from llmbuffer import Segment, Session, StableContext
+from llmbuffer.tokens import EstimateCounter
 from tests.loopback import Loopback, Said
 
 TURNS = 30
@@ -45,9 +46,9 @@ def replies() -> Iterator[Said]:
     for turn in range(TURNS):
         one = (f"call_{turn}_a", "search", '{"query": "teapots é", "depth": 1.5}')
         two = (f"call_{turn}_b", "read_file", '{"query": "b", "a": 1}')
-        if turn % 3 == 0:
+        if turn % 5 == 0:
             yield Said(calls=(one, two))
-        elif turn % 3 == 1:
+        elif turn % 5 == 1:
             yield Said("Let me look.", calls=(one,))
             yield Said(calls=(two,))
         yield Said(f"Answer {turn}, with a teapot.")
@@ -86,7 +87,13 @@ def client_of(model: str, server: Loopback, *, asynchronous: bool = False) -> It
 
 def session_of(model: str, client: Any = None) -> Session:
     return Session(
-        context(model), MODELS[model], client=client, clock=lambda: 0.0, routing_key="key", session_id="session"
+        context(model),
+        MODELS[model],
+        client=client,
+        tokens=EstimateCounter(),
+        clock=lambda: 0.0,
+        routing_key="key",
+        session_id="session",
     )
 
 
@@ -106,6 +113,16 @@ async def aconverse(model: str) -> list[bytes]:
             session = session_of(model, client)
             for turn in range(TURNS):
                 await session.arespond(f"Question {turn}?", dynamic=dynamic(turn), tools=tools())
+        return server.bodies
+
+
+def converse_streaming(model: str) -> list[bytes]:
+    """The same with streamed replies."""
+    with Loopback(replies()) as server, client_of(model, server) as client:
+        session = session_of(model, client)
+        for turn in range(TURNS):
+            for _ in session.stream(f"Question {turn}?", dynamic=dynamic(turn), tools=tools()):
+                pass
         return server.bodies
 
 

@@ -384,3 +384,17 @@ def test_usage_that_is_not_reported_is_said_so(session: Session) -> None:
     assert seen.usage is None
     assert seen.cache_break is not None
     assert seen.cache_break.cause == "unreported"
+
+
+def test_a_turn_that_the_user_interrupts_is_read_up_to_its_own_text() -> None:
+    session = Session(StableContext("claude-sonnet-5.5", POLICY, tools=[TOOL]), dialect="anthropic")
+    request = session.request("start here " * 1_000, dynamic={"clock": "12:00"})
+    first = request.snapshot.tokens
+    for number in range(12):  # 24 positions: beyond the look-back
+        calls = [ToolCall(f"call_{number}", "look_up", "{}")]
+        request.observe(Usage(2_000, 10), Message("assistant", calls))
+        session.append(Message("tool", [ToolResult(f"call_{number}", "a result")]))
+        request = session.request()
+    session.append(Message("user", "stop, something else"))
+    forecast = session.request().forecast
+    assert forecast.read_tokens > 0.9 * first * session.family.calibration("claude-sonnet-5.5").factor

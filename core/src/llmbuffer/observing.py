@@ -66,7 +66,7 @@ def _turn_after(turn: Turn | None, placed: Placed) -> Turn | None:
     """The open turn, with the dynamic text that it was given last."""
     if turn is None or turn.segments == placed.segments:
         return turn
-    return placed.turn if placed.turn is not None else Turn(turn.user, placed.segments)
+    return placed.turn if placed.turn is not None else Turn(turn.user, placed.segments, inserted=False)
 
 
 def _next_anchor(placed: Placed, reply: Message | None) -> Anchor | None:

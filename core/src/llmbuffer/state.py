@@ -35,11 +35,12 @@ class Turn:
     It remembers the nodes of that text: a memo of a pure function, so a lost update costs work and nothing else.
     """
 
-    __slots__ = ("_tip", "segments", "user")
+    __slots__ = ("_tip", "inserted", "segments", "user")
 
-    def __init__(self, user: Anchor, segments: tuple[Segment, ...] = ()) -> None:
+    def __init__(self, user: Anchor, segments: tuple[Segment, ...] = (), *, inserted: bool = True) -> None:
         self.user = user
         self.segments = segments
+        self.inserted = inserted and bool(segments)  # else the text ended the prompt, behind all that was sent
         self._tip: Node | None = None
 
     def dynamic_tip(self, counter: TokenCounter) -> Node:
@@ -113,8 +114,10 @@ def attach(state: State, new: Link, dialect: Dialect, *, claim: bool = True) -> 
     rendered, place = state.rendered.append(new.rendered, dialect, claim=claim)
     anchor = Anchor(new.node, place) if place.part >= 0 else state.anchor
     calls = message.call_ids
-    turn, turns = state.turn, state.turns
+    turn, turns, previous_tail = state.turn, state.turns, state.previous_tail
     if message.role == "user" and not message.tool_results:
+        if turn is not None and turn.inserted:  # interrupted: its dynamic text goes, with all entries behind it
+            previous_tail = turn.user if turn.user.place.part >= 0 else None
         turn = Turn(Anchor(new.node, place))
     elif message.role == "assistant" and not calls:
         turn, turns = None, turns + (turn is not None)
@@ -125,7 +128,7 @@ def attach(state: State, new: Link, dialect: Dialect, *, claim: bool = True) -> 
         open_calls=calls or _still_open(state, message),
         anchor=anchor,
         turn=turn,
-        previous_tail=state.previous_tail,
+        previous_tail=previous_tail,
         turns=turns,
         requests=state.requests,
         given_marks=state.given_marks + new.given_marks,

@@ -19,7 +19,9 @@ def plugins(
 ) -> None:
     """List dialects, adapters and stores, with the distribution and version that brought them."""
     with reporting():
-        found = {kind: [_described(offer) for _, offer in sorted(installed.offers(kind).items())] for kind in KINDS}
+        found = {
+            kind: [_described(offer) for _, offer in sorted(installed.offers(kind).items())] for kind in KINDS
+        }
         if as_json:
             print_json(found)
             return

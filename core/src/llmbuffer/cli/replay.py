@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from ..errors import ReplayError
-from ..replay import LAYOUTS, NOISE, PACES, Recording, ReplayResult, Skipped, read_recordings, sample_recordings
+from ..replay import (
+    LAYOUTS,
+    NOISE,
+    PACES,
+    Recording,
+    ReplayResult,
+    Skipped,
+    read_recordings,
+    sample_recordings,
+)
 from ..replay import replay as replayed
 from .output import complain, console, print_json, reporting
 from .tables import agreement_table, figures_table, heading, notes
@@ -23,9 +33,12 @@ _SHOWN = 10  # skipped lines that are named on standard error
 
 def replay(
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILE]...", help="Recordings, .jsonl or .jsonl.gz.")
+        list[Path] | None, typer.Argument(metavar="FILE", help="Recordings, .jsonl or .jsonl.gz.")
     ] = None,
-    sample: Annotated[bool, typer.Option("--sample", help="Replay the session that ships with llmbuffer.")] = False,
+    *,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Replay the session that ships with llmbuffer.")
+    ] = False,
     dialect: Annotated[str, typer.Option(metavar="NAME", help="See: llmbuffer plugins.")] = "openai",
     model: Annotated[str | None, typer.Option(metavar="NAME", help="Default: the dialect's.")] = None,
     layout: Annotated[
@@ -105,7 +118,13 @@ def _recordings(files: list[Path], skipped: list[Skipped]) -> Iterator[Recording
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         for file in files:
             task = progress.add_task(file.name, total=file.stat().st_size or None)
-            yield from read_recordings(file, skipped=skipped, watch=lambda read, task=task: progress.update(task, completed=read))
+            yield from read_recordings(
+                file, skipped=skipped, watch=partial(_advance, progress=progress, task=task)
+            )
+
+
+def _advance(read: int, *, progress: Progress, task: TaskID) -> None:
+    progress.update(task, completed=read)
 
 
 def _print(result: ReplayResult, as_json: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from ..replay import Figures, ReplayResult
+from ..replay import Agreement, Figures, ReplayResult
 
 __all__ = ["agreement_table", "figures_table", "heading", "notes"]
 
@@ -23,52 +23,70 @@ def heading(result: ReplayResult) -> str:
 def figures_table(result: ReplayResult, width: int) -> Table:
     """A row for each source and one in all; fewer columns where the terminal is narrow."""
     wide, noise = width >= _WIDE, bool(result.noise)
-    titles = ["sessions", "requests", "input", "read", "written", "fresh"] if wide else ["requests", "input"]
-    titles += ["hit", "ceiling", "of ceiling"] if wide else ["hit", "of ceil."]
-    titles += (["of oracle"] if wide else ["of orac."]) if noise else []
-    table = Table("source", box=None, pad_edge=False, padding=(0, 1))
-    for title in [*titles, "USD"]:
-        table.add_column(title, justify="right", no_wrap=True)
-    rows = [*result.rows.items(), ("all", result.total)]
-    for source, figures in rows:
-        table.add_row(source, *_cells(figures, wide, noise), end_section=source == "all")
+    if wide:
+        titles = ["sessions", "requests", "input", "read", "written", "fresh", "hit", "ceiling", "of ceiling"]
+    else:
+        titles = ["calls", "input", "hit", "of ceil."]
+    if noise:
+        titles.append("of oracle" if wide else "of orac.")
+    table = _table("source", [*titles, "USD"], wide)
+    for source, figures in [*result.rows.items(), ("all", result.total)]:
+        table.add_row(source, *(_all_cells if wide else _few_cells)(figures, noise))
     return table
 
 
-def _cells(figures: Figures, wide: bool, noise: bool) -> Iterator[str]:
-    counts = (figures.input_tokens, figures.cache_read_tokens, figures.cache_write_tokens, figures.fresh_tokens)
-    if wide:
-        yield f"{figures.sessions:,}"
-    yield f"{figures.requests:,}"
-    yield from (f"{count:,}" for count in counts) if wide else (_short(figures.input_tokens),)
-    yield f"{figures.hit_ratio:.4f}"
-    if wide:
-        yield f"{figures.ceiling_ratio:.4f}"
-    yield _share(figures.share_of_ceiling)
-    if noise:
-        yield _share(figures.share_of_oracle)
-    yield "-" if figures.cost_usd is None else f"{figures.cost_usd:,.2f}"
+def _table(first: str, titles: list[str], wide: bool) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1), collapse_padding=not wide)
+    table.add_column(first, no_wrap=True)
+    for title in titles:
+        table.add_column(title, justify="right", no_wrap=True)
+    return table
+
+
+def _all_cells(figures: Figures, noise: bool) -> list[str]:
+    counts = (
+        figures.input_tokens,
+        figures.cache_read_tokens,
+        figures.cache_write_tokens,
+        figures.fresh_tokens,
+    )
+    cells = [f"{count:,}" for count in (figures.sessions, figures.requests, *counts)]
+    cells += [f"{figures.hit_ratio:.4f}", f"{figures.ceiling_ratio:.4f}", _share(figures.share_of_ceiling)]
+    return [*cells, *_oracle_and_cost(figures, noise)]
+
+
+def _few_cells(figures: Figures, noise: bool) -> list[str]:
+    cells = [f"{figures.requests:,}", _short(figures.input_tokens), f"{figures.hit_ratio:.4f}"]
+    return [*cells, _share(figures.share_of_ceiling), *_oracle_and_cost(figures, noise)]
+
+
+def _oracle_and_cost(figures: Figures, noise: bool) -> list[str]:
+    cost = "-" if figures.cost_usd is None else f"{figures.cost_usd:,.2f}"
+    return [_share(figures.share_of_oracle), cost] if noise else [cost]
 
 
 def agreement_table(result: ReplayResult, width: int) -> Table:
-    """The cache model against what providers reported."""
+    """The cache model against what providers reported, for the sources where they did."""
     wide = width >= _WIDE
-    table = Table("reported by provider", box=None, pad_edge=False, padding=(0, 1))
-    titles = ["requests", "read", "predicted", "error", "median", "within 2 %"] if wide else ["read", "error", "med.", "in 2 %"]
-    for title in titles:
-        table.add_column(title, justify="right", no_wrap=True)
+    if wide:
+        titles = ["requests", "read", "predicted", "error", "median error", "within 2 % of input"]
+    else:
+        titles = ["read", "error", "median", "in 2 %"]
+    table = _table("as reported", titles, wide)
     for source, figures in [*result.rows.items(), ("all", result.total)]:
         compared = figures.recorded
-        if not compared.pairs:
-            continue
-        error = "-" if compared.relative_error is None else f"{compared.relative_error:+.2%}"
-        cells = [error, f"{compared.median_error_tokens:,.0f}", f"{compared.within_2_percent:.1%}"]
-        counts = [compared.reported_tokens, compared.predicted_tokens]
-        if wide:
-            table.add_row(source, f"{len(compared.pairs):,}", *(f"{count:,}" for count in counts), *cells)
-        else:
-            table.add_row(source, _short(compared.reported_tokens), *cells)
+        if compared.pairs:
+            table.add_row(source, *_compared(compared, wide))
     return table
+
+
+def _compared(compared: Agreement, wide: bool) -> list[str]:
+    error = "-" if compared.relative_error is None else f"{compared.relative_error:+.2%}"
+    cells = [error, f"{compared.median_error_tokens:,.0f}", f"{compared.within_2_percent:.1%}"]
+    if not wide:
+        return [_short(compared.reported_tokens), *cells]
+    counts = (len(compared.pairs), compared.reported_tokens, compared.predicted_tokens)
+    return [*(f"{count:,}" for count in counts), *cells]
 
 
 def notes(result: ReplayResult) -> Iterator[str]:

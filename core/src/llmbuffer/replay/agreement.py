@@ -40,7 +40,9 @@ def agreement(recording: Recording, times: list[float], counter: TokenCounter) -
     reported reads take no part. Calls without reported usage were not made in this session, and write nothing.
     """
     dialect = dialect_of(recording.model)
-    if dialect is None or all(call.reported is None or call.reported.cached is None for call in recording.calls):
+    if dialect is None or all(
+        call.reported is None or call.reported.cached is None for call in recording.calls
+    ):
         return Agreement()
     assert recording.model is not None, "a dialect was found for it"
     written = AsWritten(recording, dialect, recording.model, counter, clock=True)
@@ -78,7 +80,8 @@ class _Lengths:
         top = self._known.get(node.wire, node)
         start, added, counted = top.end, max(0, end - top.end), max(1, tip.end - node.end)
         for each in reversed(new):
-            assert each.parent is not None and each.message is not None, "only the root has neither"
+            assert each.parent is not None, "only the root has none, and it is not new"
+            assert each.message is not None, "the same"
             goal = start + added * (each.end - node.end) // counted
             top = top.child(
                 each.message,

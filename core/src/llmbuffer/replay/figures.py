@@ -213,10 +213,11 @@ def sources(ids: Iterable[str]) -> dict[str, str]:
     'deer'
     """
     seconds: defaultdict[str, list[str]] = defaultdict(list)
-    pieces = {name: (name.split("-") + [""])[:2] for name in ids}
+    pieces = {name: [*name.split("-"), ""][:2] for name in ids}
     for first, second in pieces.values():
         seconds[first].append(second)
     single = {first for first, found in seconds.items() if len(found) > 2 and len(set(found)) == len(found)}
     return {
-        name: first if first in single or not second else f"{first}-{second}" for name, (first, second) in pieces.items()
+        name: first if first in single or not second else f"{first}-{second}"
+        for name, (first, second) in pieces.items()
     }

@@ -75,6 +75,7 @@ class _Line(msgspec.Struct):
 
 
 def _recording(line: _Line, file: str, number: int) -> Recording:
+    agents: tuple[Agent, ...]
     if line.messages is not None:
         agents, calls = (Agent("", line.system, tuple(line.tools)),), _session_calls(line, line.messages)
     elif line.calls is not None:
@@ -93,12 +94,17 @@ def _session_calls(line: _Line, recorded: list[dict[str, Any]]) -> tuple[Call, .
     usage = {each.i: each for each in line.usage or ()}
     events = {event.before_message: event for event in line.events or () if event.type == "compaction"}
     calls: list[Call] = []
-    opening, start = (), 0  # the prompt at message i is opening + messages[start:i]
+    opening: tuple[Message, ...] = ()
+    start = 0  # the prompt at message i is opening + messages[start:i]
     sent: int | None = None  # where the last prompt ended, if the next one extends it
     for index, message in enumerate(messages):
         if index in events:
             summary = Message("user", _SUMMARY.format(summary=events[index].summary))
-            opening, start, sent = (summary,), _index(events[index].first_kept_message, messages, "events"), None
+            opening, start, sent = (
+                (summary,),
+                _index(events[index].first_kept_message, messages, "events"),
+                None,
+            )
         if message.role == "assistant" and index > 0:
             keep = 0 if sent is None else len(opening) + sent - start
             new = (*opening, *messages[start:index]) if sent is None else messages[sent:index]
@@ -115,7 +121,9 @@ def _team(line: _Line, recorded: list[_TeamCall]) -> tuple[tuple[Agent, ...], tu
     calls: list[Call] = []
     for number, call in enumerate(recorded):
         if call.agent not in line.agents:
-            raise ReplayError(f"calls[{number}]: unknown agent {call.agent!r}: 'agents' has {sorted(line.agents)}")
+            raise ReplayError(
+                f"calls[{number}]: unknown agent {call.agent!r}: 'agents' has {sorted(line.agents)}"
+            )
         prompt = line.agents[call.agent]
         key = (call.agent, prompt.system if call.system is None else call.system)
         agents.setdefault(key, Agent(*key, tuple(prompt.tools)))
@@ -130,13 +138,14 @@ def _team(line: _Line, recorded: list[_TeamCall]) -> tuple[tuple[Agent, ...], tu
 
 
 def _messages(recorded: list[dict[str, Any]], where: str) -> tuple[Message, ...]:
-    messages: list[Message] = []
-    for index, item in enumerate(recorded):
-        try:
-            messages.append(Message.from_openai(item))
-        except MessageError as error:
-            raise ReplayError(f"{where}[{index}]: {error}") from error
-    return tuple(messages)
+    return tuple(_message(item, f"{where}[{index}]") for index, item in enumerate(recorded))
+
+
+def _message(item: dict[str, Any], where: str) -> Message:
+    try:
+        return Message.from_openai(item)
+    except MessageError as error:
+        raise ReplayError(f"{where}: {error}") from error
 
 
 def _index(index: int, messages: Sequence[Message], where: str) -> int:
@@ -146,7 +155,9 @@ def _index(index: int, messages: Sequence[Message], where: str) -> int:
 
 
 def _common(a: list[int], b: list[int]) -> int:
-    return next((place for place, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return next(
+        (place for place, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+    )
 
 
 def _call(

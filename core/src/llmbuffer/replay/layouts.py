@@ -60,7 +60,9 @@ class AsWritten:
     ``clock`` renders the time into system texts that had it (``CLOCK``), at every call as the recorded program did.
     """
 
-    def __init__(self, recording: Recording, dialect: Dialect, model: str, counter: TokenCounter, *, clock: bool) -> None:
+    def __init__(
+        self, recording: Recording, dialect: Dialect, model: str, counter: TokenCounter, *, clock: bool
+    ) -> None:
         self._agents, self._clock = recording.agents, clock and recording.clock
         self._dialect, self._model, self._counter = dialect, model, counter
         self._takes_names = _takes_names(dialect)
@@ -78,7 +80,9 @@ class AsWritten:
         node = head.node
         for name, text in texts.items():
             wire = text.encode()
-            node = node.child(Block("system", name, text), content=wire, wire=wire, tokens=self._counter.count(text) + 1)
+            node = node.child(
+                Block("system", name, text), content=wire, wire=wire, tokens=self._counter.count(text) + 1
+            )
         marks = automatic_marks(self._dialect.rules, node, tip)
         return Prompt(Snapshot(node, tip, head.message_seed, marks), head.node.end, node.end - head.node.end)
 
@@ -94,7 +98,9 @@ class AsWritten:
         return self._heads[index]
 
     def _rendered(self, agent: Agent, system: str) -> Head:
-        return render_head(StableContext(self._model, system, agent.tools), self._dialect, self._counter.count)
+        return render_head(
+            StableContext(self._model, system, agent.tools), self._dialect, self._counter.count
+        )
 
 
 class Buffered:
@@ -207,5 +213,9 @@ def _fitted(message: Message, takes_names: bool) -> Message:
     if message.name is None or takes_names or message.role == "tool":
         return message
     first, *rest = message.parts or (Text(""),)
-    said = (Text(f"{message.name}: {first.text}"),) if isinstance(first, Text) else (Text(f"{message.name}:"), first)
+    said = (
+        (Text(f"{message.name}: {first.text}"),)
+        if isinstance(first, Text)
+        else (Text(f"{message.name}:"), first)
+    )
     return Message(message.role, [*said, *rest])

@@ -33,7 +33,9 @@ class Noise:
     returned, or from what its users said where it has no tools; a new one is drawn when a user turn begins.
     """
 
-    def __init__(self, recording: Recording, kinds: Iterable[str], seed: int, count: Callable[[str], int]) -> None:
+    def __init__(
+        self, recording: Recording, kinds: Iterable[str], seed: int, count: Callable[[str], int]
+    ) -> None:
         self._clock = "clock" in kinds
         self._passages: list[str] = []  # by call
         if "retrieval" in kinds:

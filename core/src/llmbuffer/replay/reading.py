@@ -22,7 +22,7 @@ __all__ = ["read_recordings"]
 def read_recordings(
     path: str | Path, *, skipped: list[Skipped] | None = None, watch: Callable[[int], None] | None = None
 ) -> Iterator[Recording]:
-    """The recordings of a ``.jsonl`` or ``.jsonl.gz`` file (told apart by content), one at a time.
+    r"""The recordings of a ``.jsonl`` or ``.jsonl.gz`` file (told apart by content), one at a time.
 
     Two kinds of lines: sessions (``id``, ``system``, ``tools``, ``messages`` in OpenAI's chat format, ``usage`` and
     ``events`` where recorded) and teams (``id``, ``agents``, ``pool``, ``calls``). Memory is that of one line.
@@ -36,7 +36,7 @@ def read_recordings(
     >>> skipped = []
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "some.jsonl")
-    ...     _ = path.write_text(line + "\\nno JSON\\n", encoding="utf-8")
+    ...     _ = path.write_text(line + "\nno JSON\n", encoding="utf-8")
     ...     found = list(read_recordings(path, skipped=skipped))
     >>> found, skipped[0].line
     ([Recording(id='a', agents=1, calls=1)], 2)

@@ -118,7 +118,9 @@ def _choice(what: str, value: str, known: Sequence[str]) -> Any:
 def _noise(noise: Sequence[str], layout: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(_choice("noise", name, NOISE) for name in noise))
     if names and layout == "recorded":
-        raise ReplayError("the layout 'recorded' is the prompt as it was, without noise: use default or buffered")
+        raise ReplayError(
+            "the layout 'recorded' is the prompt as it was, without noise: use default or buffered"
+        )
     return names
 
 
@@ -187,7 +189,9 @@ class _Setting(msgspec.Struct, frozen=True, kw_only=True):
     def figures(self, recording: Recording) -> Figures:
         """The figures of one recording."""
         recorded = _times(recording)
-        times = recorded if self.pace == "recorded" else [float(index) for index in range(len(recording.calls))]
+        times = (
+            recorded if self.pace == "recorded" else [float(index) for index in range(len(recording.calls))]
+        )
         run = _Run(self, recording)
         for index, (call, at) in enumerate(zip(recording.calls, times, strict=True)):
             run.call(index, call, at)

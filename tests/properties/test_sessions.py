@@ -1,0 +1,401 @@
+"""Any order of append, request, observe, fork and planned changes, against the naive models, for every regime."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import hypothesis.strategies as st
+import msgspec
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from llmbuffer import (
+    CacheRules,
+    Message,
+    PairingError,
+    PlacementError,
+    Request,
+    Segment,
+    Session,
+    StableContext,
+    Text,
+    Usage,
+)
+from llmbuffer.observing import WATCHERS
+from llmbuffer.snapshot import relation as relation_of
+from llmbuffer.testing import FakeClock
+from llmbuffer.testing.guard import PrefixGuard
+from tests.properties import naive, wires
+from tests.properties.wires import KINDS, TEXTS, TOOLS, Wire, message_of
+
+Dynamic = tuple[tuple[str, str], ...]
+DYNAMIC = st.none() | st.dictionaries(st.sampled_from(["clock", "found"]), st.sampled_from(["", "12:00", "12:01"]), max_size=2)
+LEVELS = st.lists(st.sampled_from(["global", "tenant", "user", "session"]), max_size=3)
+PAUSES = st.sampled_from([1, 100, 290, 310, 1_700, 1_900, 3_500])
+MODELS = {"openai": ["gpt-5.5", "gpt-5.6", "gpt-5.4"], "anthropic": ["claude-sonnet-5.5", "claude-haiku-4.5", "claude-opus-4.8"]}
+
+
+class Counter:
+    """A short text has many tokens, so that a few messages pass the minimum of a cache."""
+
+    name = "characters"
+    estimated = False
+
+    def count(self, text: str) -> int:
+        return 41 * len(text)
+
+
+@dataclass
+class Line:
+    """What a session should hold: its history as messages and wires, and the turn that is open."""
+
+    session: Session
+    history: list[tuple[Message, Wire]] = field(default_factory=list)
+    committed: list[str] = field(default_factory=list)
+    open_calls: list[str] = field(default_factory=list)
+    turn_user: int | None = None
+    turn_dynamic: Dynamic | None = None
+    turns: int = 0
+    version: int = 0
+
+    def add(self, message: Message, wire: Wire) -> None:
+        self.history.append((message, wire))
+        self.version += 1
+        results = [result.call_id for result in message.tool_results]
+        self.open_calls = [call for call in self.open_calls if call not in results]
+        if message.role == "user" and not results:
+            self.turn_user, self.turn_dynamic = len(self.history) - 1, None
+        if message.role == "assistant":
+            self.open_calls = wires.calls_of(wire)
+            if not self.open_calls:
+                self.turns += self.turn_user is not None
+                self.turn_user = self.turn_dynamic = None
+
+    def forked(self, session: Session) -> Line:
+        return copy.copy(self)._of(session)
+
+    def _of(self, session: Session) -> Line:
+        self.session, self.history, self.open_calls = session, list(self.history), list(self.open_calls)
+        return self
+
+
+@dataclass
+class Asked:
+    """An open request, and the line as it will be once the request is observed."""
+
+    line: Line
+    after: Line
+    request: Request
+    sent: naive.Sent
+    blocks: list[str]
+    dynamic: Dynamic
+    version: int
+    context: StableContext
+
+
+class Sessions(RuleBasedStateMachine):
+    """One family of sessions. Subclasses name the dialect and the model it starts with."""
+
+    dialect = "openai"
+    model = "gpt-5.5"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = FakeClock(1_000.0)
+        self.lines: list[Line] = []
+        self.asked: list[Asked] = []
+        self.seen: list[Asked] = []
+        self.caches: dict[str, naive.NaiveCache] = {}
+        self.planned = 0
+        self.guard = PrefixGuard()
+        WATCHERS.append(self.guard)
+
+    def teardown(self) -> None:
+        WATCHERS.remove(self.guard)
+        moves = self.guard.take()
+        assert moves == [] or self.planned, moves[0]
+
+    @initialize(
+        levels=LEVELS,
+        length=st.sampled_from([5, 30, 120]),
+        tools=st.booleans(),
+        long=st.booleans(),
+        always=st.booleans(),
+        placement=st.sampled_from(["turn", "tail", "sticky", "auto"]),
+    )
+    def begin(self, levels: list[Any], length: int, tools: bool, long: bool, always: bool, placement: Any) -> None:
+        segments = [Segment(f"s{index}", str(index) * length, level) for index, level in enumerate(levels)]
+        if segments and long:
+            segments[0] = msgspec.structs.replace(segments[0], ttl="long")
+        if always:
+            segments.append(Segment("now", "noon", "turn"))
+        context = StableContext(self.model, segments, tools=TOOLS if tools else ())
+        session = Session(context, self.dialect, tokens=Counter(), clock=self.clock, placement=placement)
+        self.lines.append(Line(session))
+
+    # What a user does
+
+    def line(self, data: st.DataObject) -> Line:
+        return data.draw(st.sampled_from(self.lines), "line")
+
+    @rule(data=st.data(), several=st.booleans())
+    def append(self, data: st.DataObject, several: bool) -> None:
+        line = self.line(data)
+        user, instruction, reply, calls, results = KINDS[self.dialect]
+        if line.open_calls:
+            new = data.draw(results(line.open_calls))
+        else:
+            new = [data.draw(st.one_of(user(), instruction(), reply(), calls()))]
+        messages = [message_of(wire, self.dialect) for wire in new]
+        if several:
+            line.session.append(messages)
+        else:
+            for message in messages:
+                line.session.append(message)
+        for message, wire in zip(messages, new, strict=True):
+            line.add(message, wire)
+
+    @precondition(lambda self: any(line.open_calls for line in self.lines))
+    @rule(data=st.data())
+    def interrupt_the_calls(self, data: st.DataObject) -> None:
+        line = data.draw(st.sampled_from([line for line in self.lines if line.open_calls]))
+        user, instruction, reply, calls, _ = KINDS[self.dialect]
+        wire = data.draw(st.one_of(user(), instruction(), reply(), calls()))
+        tip = line.session.tip
+        with pytest.raises(PairingError):
+            line.session.append(message_of(wire, self.dialect))
+        with pytest.raises(PairingError):
+            line.session.request()
+        assert line.session.tip is tip
+
+    @rule(data=st.data(), says=st.booleans(), dynamic=DYNAMIC)
+    def ask(self, data: st.DataObject, says: bool, dynamic: dict[str, str] | None) -> None:
+        line = self.line(data)
+        if line.open_calls or not (says or line.history):
+            return
+        if not says and not dynamic and line.history[-1][0].role == "assistant":
+            return
+        wire = data.draw(KINDS[self.dialect][0]()) if says else None
+        user = None if wire is None else message_of(wire, self.dialect)
+        before, messages = line.session.tip, line.session.messages
+        try:
+            request = line.session.request(user, dynamic)
+        except PlacementError:
+            assert line.turn_user is None
+            assert line.history[-1][0].role == "tool"
+            return
+        again = line.session.request(user, dynamic)
+        assert json.dumps(request.body) == json.dumps(again.body)
+        assert request.key == again.key
+        assert line.session.tip is before
+        assert line.session.messages == messages
+        self.asked.append(self._checked(line, request, user, wire, dynamic))
+
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data(), kind=st.sampled_from(["reply", "calls", "calls", "nothing"]), wait=st.booleans())
+    def observe(self, data: st.DataObject, kind: str, wait: bool) -> None:
+        asked = self.asked.pop(data.draw(st.integers(0, len(self.asked) - 1), "which"))
+        if wait:
+            self.clock.advance(2)
+        _, _, reply, calls, _ = KINDS[self.dialect]
+        wire = None if kind == "nothing" else data.draw(reply() if kind == "reply" else calls())
+        message = None if wire is None else message_of(wire, self.dialect)
+        read, written, fresh = self._cache(asked).commit(asked.sent, asked.request.at, self.clock())
+        usage = Usage(read + written + fresh, 1, read, written)
+        kept = json.dumps(asked.request.body)
+        seen = asked.request.observe(usage, message)
+        assert json.dumps(asked.request.body) == kept
+        line, after = asked.line, asked.after
+        assert seen.forked == (line.version != asked.version)
+        entry = seen.session.ledger[-1]
+        told = (entry.forecast_read_tokens, entry.forecast_write_tokens, entry.forecast_fresh_tokens)
+        assert told == (read, written, fresh)
+        after.session = seen.session
+        if after.turn_user is not None:
+            after.turn_dynamic = asked.dynamic
+        if message is not None and wire is not None:
+            after.add(message, wire)
+        same_context = asked.context == line.session.context
+        after.committed = asked.blocks if same_context else []
+        after.version = line.version + 1
+        if seen.forked:
+            self.lines.append(after)
+        else:
+            self.lines[self.lines.index(line)] = after
+            for other in self.asked:
+                other.line = after if other.line is line else other.line
+
+    @precondition(lambda self: len(self.lines) < 6)
+    @rule(data=st.data(), task=st.none() | TEXTS)
+    def fork(self, data: st.DataObject, task: str | None) -> None:
+        line = self.line(data)
+        if line.open_calls:
+            task = None
+        forked = line.forked(line.session.fork(task=task))
+        if task is not None:
+            forked.add(Message("user", task), {"role": "user", "content": [wires.text_part(task)]})
+        self.lines.append(forked)
+
+    @rule(pause=PAUSES)
+    def wait(self, pause: float) -> None:
+        self.clock.advance(pause)
+
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data())
+    def write_into_a_body(self, data: st.DataObject) -> None:
+        body = data.draw(st.sampled_from(self.asked)).request.body
+        kept = json.dumps(body)
+        for place in _containers(body):
+            with pytest.raises(TypeError, match="read-only"):
+                place.clear()
+            with pytest.raises(TypeError, match="read-only"):
+                if isinstance(place, dict):
+                    place["role"] = "system"
+                else:
+                    place.append({})
+        plain = copy.deepcopy(body)
+        assert type(plain) is dict
+        for place in _containers(plain):
+            assert type(place) in (dict, list)
+            place.clear()
+        assert json.dumps(body) == kept
+        assert msgspec.json.decode(msgspec.json.encode(body)) == json.loads(kept) == body
+
+    # What has to hold
+
+    def _rules(self, session: Session) -> CacheRules:
+        return session.dialect.rules
+
+    def _cache(self, asked: Asked) -> naive.NaiveCache:
+        rules = asked.request.dialect.rules
+        return self.caches.setdefault(asked.context.model, naive.NaiveCache(rules, Counter().count))
+
+    def _checked(
+        self, line: Line, request: Request, user: Message | None, wire: Wire | None, given: dict[str, str] | None
+    ) -> Asked:
+        context, rules = line.session.context, line.session.dialect.rules
+        after = line.forked(line.session)
+        wanted = self._dynamic(line, user, given)
+        if wanted and not request.dynamic:
+            assert line.session.placement in ("sticky", "auto")
+            assert user is not None
+            assert wire is not None
+            user, wire = _with_sticky(user, wire, wanted, line.turns)
+            wanted = ()
+        if user is not None and wire is not None:
+            after.add(user, wire)
+        assert tuple((segment.name, segment.content) for segment in request.dynamic) == wanted
+        rendered = [f'<context name="{name}">\n{text}\n</context>' for name, text in wanted]
+        found = naive.sent(
+            request.body, context, after.history, rendered, self.dialect, rules, Counter().count
+        )
+        if rendered:
+            self._check_place(found, after, context, line.session)
+        assert naive.illegal(request.body, self.dialect) is None
+        plain = naive.expected_body(context, [wire for _, wire in after.history], self.dialect, rules)
+        blocks = naive.laid_out(plain, self.dialect).blocks
+        assert blocks[: len(line.committed)] == line.committed
+        asked = Asked(line, after, request, found, blocks, wanted, line.version, context)
+        self._check_snapshot(asked)
+        return asked
+
+    def _dynamic(self, line: Line, user: Message | None, given: dict[str, str] | None) -> Dynamic:
+        if given is not None:
+            return tuple((name, text) for name, text in given.items() if text)
+        if user is None and line.turn_dynamic is not None:
+            return line.turn_dynamic
+        if user is None and line.turn_user is not None and line.turn_user < len(line.history) - 1:
+            return ()
+        return tuple((segment.name, segment.content) for segment in line.session.context.dynamic)
+
+    def _check_place(self, found: naive.Sent, after: Line, context: StableContext, session: Session) -> None:
+        """Behind the turn's user message, or at the end; never between a tool's result and the final answer."""
+        head = 1 + len(context.tools) + len(context.segments)
+        at = next(index for index, unit in enumerate(found.units) if unit.alike == ("block", "messages")) - head
+        end = len(after.history)
+        in_turn = end if after.turn_user is None else after.turn_user + 1
+        allowed = {"turn": {in_turn}, "tail": {end}, "sticky": {in_turn}, "auto": {in_turn, end}}[session.placement]
+        if after.history[-1][0].role == "tool":
+            allowed = {in_turn}
+        assert at in allowed
+        assert after.history[at - 1][0].role != "tool"
+
+    def _check_snapshot(self, asked: Asked) -> None:
+        request = asked.request
+        assert request.snapshot.tokens == asked.sent.tokens
+        for other in self.seen:
+            expected = naive.relation(other.sent, asked.sent)
+            assert relation_of(other.request.snapshot, request.snapshot) == expected
+            assert relation_of(request.snapshot, other.request.snapshot) == naive.relation(asked.sent, other.sent)
+        self.seen = [*self.seen[-11:], asked]
+
+    @invariant()
+    def forecasts_hold(self) -> None:
+        for asked in self.asked[-3:]:
+            told = asked.request.forecast
+            expected = self._cache(asked).look(asked.sent, self.clock())
+            assert (told.read_tokens, told.write_tokens, told.fresh_tokens) == expected
+
+    @invariant()
+    def histories_hold(self) -> None:
+        for line in self.lines:
+            assert list(line.session.messages) == [message for message, _ in line.history]
+
+
+class Changing(Sessions):
+    """With planned breaks: another system text, other tools, another model."""
+
+    @precondition(lambda self: self.lines)
+    @rule(data=st.data(), what=st.sampled_from(["system", "tools", "model", "fork"]))
+    def change(self, data: st.DataObject, what: str) -> None:
+        line = self.line(data)
+        model = data.draw(st.sampled_from(MODELS[self.dialect]))
+        self.planned += 1
+        if what == "fork":
+            line = line.forked(line.session.fork(model=model, system="another"))
+            self.lines.append(line)
+        else:
+            line.session.thaw("a test")
+            changes = {"system": {"system": "new"}, "tools": {"tools": TOOLS[:1]}, "model": {"model": model}}[what]
+            line.session.update(**changes)
+        line.committed = []
+        for asked in self.asked:  # the state may have been rendered anew, so their replies go to forks
+            asked.version = -1 if asked.line is line and asked.request.base is not line.session._state else asked.version
+
+
+def _containers(value: Any) -> list[Any]:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    below = [each for item in inner for each in _containers(item)]
+    return [*below, value] if isinstance(value, dict | list) else []
+
+
+def _with_sticky(user: Message, wire: Wire, dynamic: Dynamic, turns: int) -> tuple[Message, Wire]:
+    added = [f'<context name="{name}, turn {turns + 1}">\n{text}\n</context>' for name, text in dynamic]
+    content = wire["content"]
+    parts = [wires.text_part(content)] if isinstance(content, str) else content
+    message = Message(user.role, [*user.parts, *map(Text, added)], user.name)
+    return message, {**wire, "content": [*parts, *map(wires.text_part, added)]}
+
+
+CASES = [("openai", "gpt-5.5"), ("openai", "gpt-5.6"), ("anthropic", "claude-sonnet-5.5"), ("anthropic", "claude-haiku-4.5")]
+
+
+def cases(base: type[Sessions], dialect: str, model: str, examples: int) -> Any:
+    name = f"{base.__name__}_{model}".replace("-", "_").replace(".", "_")
+    case = type(name, (base,), {"dialect": dialect, "model": model}).TestCase
+    case.settings = settings(derandomize=True, deadline=None, max_examples=examples, stateful_step_count=30)
+    return case
+
+
+EXAMPLES = 60
+TestOpenAIPrefix = cases(Sessions, *CASES[0], EXAMPLES)
+TestOpenAIEntries = cases(Sessions, *CASES[1], EXAMPLES)
+TestAnthropic = cases(Sessions, *CASES[2], EXAMPLES)
+TestAnthropicOlder = cases(Sessions, *CASES[3], EXAMPLES)
+_moves = pytest.mark.moves_prefix(reason="the context changes in planned breaks")
+TestOpenAIChanging = _moves(cases(Changing, *CASES[1], EXAMPLES))
+TestAnthropicChanging = _moves(cases(Changing, *CASES[2], EXAMPLES))
