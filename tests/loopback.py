@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 from typing import Any, NamedTuple, cast
@@ -32,8 +33,19 @@ class Failure(NamedTuple):
     message: str = "no"
 
 
+@contextmanager
+def loopback(script: Iterable[Said | Failure] = ()) -> Iterator[Loopback]:
+    """A server that runs within the ``with`` block."""
+    server = Loopback(script)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
 class Loopback:
-    """The server; a context manager. ``script`` may be extended while it runs."""
+    """The server. ``script`` may be extended while it runs."""
 
     def __init__(self, script: Iterable[Said | Failure] = ()) -> None:
         self.script = list(script)
@@ -60,11 +72,10 @@ class Loopback:
         number = len(self.bodies) - 1
         return self.script[number] if number < len(self.script) else Failure(500, "the script has ended")
 
-    def __enter__(self) -> Loopback:
+    def start(self) -> None:
         self._thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
         self.released.set()
         self._server.shutdown()
         self._server.server_close()
@@ -147,8 +158,8 @@ def openai_whole(said: Said) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": said.text, "refusal": None, "annotations": []}
     if said.calls:
         message["tool_calls"] = [
-            {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
-            for id, name, arguments in said.calls
+            {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+            for call_id, name, arguments in said.calls
         ]
     finish = "tool_calls" if said.calls else "stop"
     whole = {
@@ -174,9 +185,11 @@ def openai_chunks(said: Said) -> Iterator[dict[str, Any]]:
 
     yield chunk({"role": "assistant", "content": None, "refusal": None})
     yield from (chunk({"content": piece}) for piece in _pieces(said.text or ""))
-    for index, (id, name, arguments) in enumerate(said.calls):
+    for index, (call_id, name, arguments) in enumerate(said.calls):
         function = {"name": name, "arguments": ""}
-        yield chunk({"tool_calls": [{"index": index, "id": id, "type": "function", "function": function}]})
+        yield chunk(
+            {"tool_calls": [{"index": index, "id": call_id, "type": "function", "function": function}]}
+        )
         for piece in _pieces(arguments):
             yield chunk({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
     if said.truncated:
@@ -188,8 +201,8 @@ def openai_chunks(said: Said) -> Iterator[dict[str, Any]]:
 
 def anthropic_whole(said: Said) -> dict[str, Any]:
     content: list[dict[str, Any]] = [] if said.text is None else [{"type": "text", "text": said.text}]
-    for id, name, arguments in said.calls:
-        content.append({"type": "tool_use", "id": id, "name": name, "input": json.loads(arguments)})
+    for call_id, name, arguments in said.calls:
+        content.append({"type": "tool_use", "id": call_id, "name": name, "input": json.loads(arguments)})
     fresh, read, written, output = said.usage or (0, 0, 0, 0)
     return {
         "id": "msg_1",
@@ -225,17 +238,21 @@ def anthropic_raw(said: Said) -> Iterator[dict[str, Any]]:
             yield {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": piece}}
         yield {"type": "content_block_stop", "index": 0}
         index = 1
-    for place, (id, name, arguments) in enumerate(said.calls, index):
-        block = {"type": "tool_use", "id": id, "name": name, "input": {}}
+    for place, (call_id, name, arguments) in enumerate(said.calls, index):
+        block = {"type": "tool_use", "id": call_id, "name": name, "input": {}}
         yield {"type": "content_block_start", "index": place, "content_block": block}
         for piece in ["", *_pieces(arguments)]:
-            delta = {"type": "input_json_delta", "partial_json": piece}
-            yield {"type": "content_block_delta", "index": place, "delta": delta}
+            part = {"type": "input_json_delta", "partial_json": piece}
+            yield {"type": "content_block_delta", "index": place, "delta": part}
         yield {"type": "content_block_stop", "index": place}
     if said.truncated:
         return
     delta = {"stop_reason": "tool_use" if said.calls else "end_turn", "stop_sequence": None}
-    yield {"type": "message_delta", "delta": delta, "usage": {"output_tokens": whole["usage"]["output_tokens"]}}
+    yield {
+        "type": "message_delta",
+        "delta": delta,
+        "usage": {"output_tokens": whole["usage"]["output_tokens"]},
+    }
     yield {"type": "message_stop"}
 
 

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tests.loopback import Loopback, Said, loopback
+
 from llmbuffer import Segment, Session, StableContext
 from llmbuffer.tokens import EstimateCounter
-from tests.loopback import Loopback, Said
 
 TURNS = 30
 MODELS = {"gpt-5.5": "openai", "gpt-5.6": "openai", "claude-sonnet-5.5": "anthropic"}
@@ -46,9 +47,9 @@ def replies() -> Iterator[Said]:
     for turn in range(TURNS):
         one = (f"call_{turn}_a", "search", '{"query": "teapots é", "depth": 1.5}')
         two = (f"call_{turn}_b", "read_file", '{"query": "b", "a": 1}')
-        if turn % 5 == 0:
+        if turn % 10 == 0:
             yield Said(calls=(one, two))
-        elif turn % 5 == 1:
+        elif turn % 10 == 1:
             yield Said("Let me look.", calls=(one,))
             yield Said(calls=(two,))
         yield Said(f"Answer {turn}, with a teapot.")
@@ -99,7 +100,7 @@ def session_of(model: str, client: Any = None) -> Session:
 
 def converse(model: str) -> list[bytes]:
     """All turns with the synchronous SDK; returns the raw bodies."""
-    with Loopback(replies()) as server, client_of(model, server) as client:
+    with loopback(replies()) as server, client_of(model, server) as client:
         session = session_of(model, client)
         for turn in range(TURNS):
             session.respond(f"Question {turn}?", dynamic=dynamic(turn), tools=tools())
@@ -108,7 +109,7 @@ def converse(model: str) -> list[bytes]:
 
 async def aconverse(model: str) -> list[bytes]:
     """The same with the asynchronous SDK."""
-    with Loopback(replies()) as server, client_of(model, server, asynchronous=True) as client:
+    with loopback(replies()) as server, client_of(model, server, asynchronous=True) as client:
         async with client:
             session = session_of(model, client)
             for turn in range(TURNS):
@@ -118,7 +119,7 @@ async def aconverse(model: str) -> list[bytes]:
 
 def converse_streaming(model: str) -> list[bytes]:
     """The same with streamed replies."""
-    with Loopback(replies()) as server, client_of(model, server) as client:
+    with loopback(replies()) as server, client_of(model, server) as client:
         session = session_of(model, client)
         for turn in range(TURNS):
             for _ in session.stream(f"Question {turn}?", dynamic=dynamic(turn), tools=tools()):

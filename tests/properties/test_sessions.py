@@ -145,11 +145,7 @@ class Sessions(RuleBasedStateMachine):
     @rule(data=st.data(), several=st.booleans())
     def append(self, data: st.DataObject, several: bool) -> None:
         line = self.line(data)
-        user, instruction, reply, calls, results = KINDS[self.dialect]
-        if line.open_calls:
-            new = data.draw(results(line.open_calls))
-        else:
-            new = [data.draw(st.one_of(user(), instruction(), reply(), calls()))]
+        new = self._results(data, line) if line.open_calls else [data.draw(KINDS[self.dialect].anything)]
         messages = [message_of(wire, self.dialect) for wire in new]
         if several:
             line.session.append(messages)
@@ -159,12 +155,17 @@ class Sessions(RuleBasedStateMachine):
         for message, wire in zip(messages, new, strict=True):
             line.add(message, wire)
 
+    def _results(self, data: st.DataObject, line: Line) -> list[Wire]:
+        order = data.draw(st.permutations(line.open_calls))
+        results = [(name, data.draw(KINDS[self.dialect].results)) for name in order]
+        saying = data.draw(st.none() | TEXTS)
+        return wires.answers(self.dialect, results, together=data.draw(st.booleans()), saying=saying)
+
     @precondition(lambda self: any(line.open_calls for line in self.lines))
     @rule(data=st.data())
     def interrupt_the_calls(self, data: st.DataObject) -> None:
         line = data.draw(st.sampled_from([line for line in self.lines if line.open_calls]))
-        user, instruction, reply, calls, _ = KINDS[self.dialect]
-        wire = data.draw(st.one_of(user(), instruction(), reply(), calls()))
+        wire = data.draw(KINDS[self.dialect].anything)
         tip = line.session.tip
         with pytest.raises(PairingError):
             line.session.append(message_of(wire, self.dialect))
@@ -179,7 +180,7 @@ class Sessions(RuleBasedStateMachine):
             return
         if not says and not dynamic and line.history[-1][0].role == "assistant":
             return
-        wire = data.draw(KINDS[self.dialect][0]()) if says else None
+        wire = data.draw(KINDS[self.dialect].user) if says else None
         user = None if wire is None else message_of(wire, self.dialect)
         before, messages = line.session.tip, line.session.messages
         try:
@@ -201,8 +202,8 @@ class Sessions(RuleBasedStateMachine):
         asked = self.asked.pop(data.draw(st.integers(0, len(self.asked) - 1), "which"))
         if wait:
             self.clock.advance(2)
-        _, _, reply, calls, _ = KINDS[self.dialect]
-        wire = None if kind == "nothing" else data.draw(reply() if kind == "reply" else calls())
+        kinds = KINDS[self.dialect]
+        wire = None if kind == "nothing" else data.draw(kinds.reply if kind == "reply" else kinds.calls)
         message = None if wire is None else message_of(wire, self.dialect)
         read, written, fresh = self._cache(asked).commit(asked.sent, asked.request.at, self.clock())
         usage = Usage(read + written + fresh, 1, read, written)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,8 @@ class Conversation:
         check_executor(self._tools, asynchronous=asynchronous)
         if self._max_rounds < 1:
             raise LoopError(f"max_rounds is {self._max_rounds!r}: a turn takes one request at least")
-        if not streaming and {**self.session.context.params, **(self._params or {})}.get("stream"):
+        asked = self._params if isinstance(self._params, Mapping) else {}
+        if not streaming and {**self.session.context.params, **asked}.get("stream"):
             raise LoopError(
                 "the params ask for a stream: leave 'stream' out, and use session.stream or astream"
             )
@@ -127,9 +129,6 @@ class Conversation:
             async with anyio.create_task_group() as group:
                 for index, call in enumerate(calls):
                     group.start_soon(self._into, results, fatal, group.cancel_scope.cancel, index, call)
-            if not fatal:
-                for index, call in enumerate(calls):
-                    results.setdefault(index, error_result(call, "CancelledError: the tool was cancelled"))
         finally:  # interrupted or not, what was done is kept
             appended += (self._append(calls[index], results[index]) for index in sorted(results))
         if fatal:
@@ -148,7 +147,9 @@ class Conversation:
         try:
             results[index] = await arun(call, self._tools, self._known, limit=self._timeout)
         except anyio.get_cancelled_exc_class():
-            raise
+            if anyio.current_effective_deadline() == -math.inf:
+                raise  # it is we who are cancelled, not something that the tool gave up
+            results[index] = error_result(call, "CancelledError: the tool was cancelled")
         except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt: a task group would wrap it up in a group
             fatal.append(error)
             stop()

@@ -104,7 +104,7 @@ class Message:
         """Ids of everything in this message that awaits a tool result, provider's own kinds of call included."""
         if isinstance(self._content, str):
             return ()
-        return tuple(filter(None, map(_call_id, self._content)))
+        return tuple(each for each in map(_call_id, self._content) if each is not None)
 
     @property
     def tool_results(self) -> tuple[ToolResult, ...]:

@@ -18,9 +18,10 @@ def main() -> None:
     try:
         from .app import app
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in _PARTS:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _PARTS:
             raise
-        sys.stderr.write(f"llmbuffer: the command line needs {error.name}: pip install 'llmbuffer[cli]'\n")
+        sys.stderr.write(f"llmbuffer: the command line needs {missing}: pip install 'llmbuffer[cli]'\n")
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

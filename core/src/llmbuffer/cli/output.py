@@ -51,4 +51,10 @@ def print_json(document: Any) -> None:
 
 def console() -> Console:
     """Where tables go: as wide as the terminal, or ``FILE_WIDTH`` columns where the output is none."""
-    return Console(width=None if sys.stdout.isatty() else FILE_WIDTH, highlight=False)
+    return _Console(width=None if sys.stdout.isatty() else FILE_WIDTH, highlight=False)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Rich would end the program here, with an exit code of its own."""
+        raise BrokenPipeError

@@ -16,6 +16,7 @@ from ..replay import (
     LAYOUTS,
     NOISE,
     PACES,
+    PLACEMENTS,
     Recording,
     ReplayResult,
     Skipped,
@@ -31,6 +32,38 @@ __all__ = ["replay"]
 _SHOWN = 10  # skipped lines that are named on standard error
 
 
+_Layout = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(LAYOUTS),
+        help="The prompt as recorded, with the provider's automatic caching; the same with noise in the system prompt, "
+        "as programs write it by default; or through sessions that keep the prefix.",
+    ),
+]
+_Noise = Annotated[
+    str,
+    typer.Option(
+        metavar=",".join(NOISE),
+        help="Changing text to add: a clock line at each call, a passage of 300 to 800 tokens at each user turn. "
+        "Buffered, both are dynamic content as of the turn's begin, kept for the calls of the turn.",
+    ),
+]
+_Placement = Annotated[
+    str, typer.Option(metavar="|".join(PLACEMENTS), help="Of dynamic content, layout buffered.")
+]
+_Pace = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(PACES),
+        help="One second from call to call, or the recorded times where known, so that entries expire.",
+    ),
+]
+_RecordedUsage = Annotated[
+    bool, typer.Option(help="Compare the cache model with reads that providers reported.")
+]
+_Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+
 def replay(
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="FILE", help="Recordings, .jsonl or .jsonl.gz.")
@@ -41,37 +74,13 @@ def replay(
     ] = False,
     dialect: Annotated[str, typer.Option(metavar="NAME", help="See: llmbuffer plugins.")] = "openai",
     model: Annotated[str | None, typer.Option(metavar="NAME", help="Default: the dialect's.")] = None,
-    layout: Annotated[
-        str,
-        typer.Option(
-            metavar="|".join(LAYOUTS),
-            help="The prompt as recorded, with the provider's automatic caching; the same with noise in the system "
-            "prompt, as programs write it by default; or through sessions that keep the prefix.",
-        ),
-    ] = "buffered",
-    noise: Annotated[
-        str,
-        typer.Option(
-            metavar=",".join(NOISE),
-            help="Changing text to add: a clock line at each call, a passage of 300 to 800 tokens at each user turn. "
-            "Buffered, both are dynamic content as of the turn's begin, kept for the calls of the turn.",
-        ),
-    ] = "",
+    layout: _Layout = "buffered",
+    noise: _Noise = "",
     seed: Annotated[int, typer.Option(metavar="N", help="Draws the passages.")] = 0,
-    placement: Annotated[
-        str, typer.Option(metavar="turn|tail|sticky|auto", help="Of dynamic content, layout buffered.")
-    ] = "turn",
-    pace: Annotated[
-        str,
-        typer.Option(
-            metavar="|".join(PACES),
-            help="One second from call to call, or the recorded times where known, so that entries expire.",
-        ),
-    ] = "steady",
-    recorded_usage: Annotated[
-        bool, typer.Option(help="Compare the cache model with reads that providers reported.")
-    ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    placement: _Placement = "turn",
+    pace: _Pace = "steady",
+    recorded_usage: _RecordedUsage = True,
+    as_json: _Json = False,
 ) -> None:
     """Replay recorded sessions, call by call, through a dialect and the model of its cache.
 
@@ -114,8 +123,9 @@ def _recordings(files: list[Path], skipped: list[Skipped]) -> Iterator[Recording
     if not files:
         yield from sample_recordings()
         return
+    err = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         for file in files:
             task = progress.add_task(file.name, total=file.stat().st_size or None)
             yield from read_recordings(

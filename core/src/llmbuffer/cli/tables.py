@@ -10,7 +10,7 @@ from ..replay import Agreement, Figures, ReplayResult
 
 __all__ = ["agreement_table", "figures_table", "heading", "notes"]
 
-_WIDE = 110  # columns from which on all figures have a place
+_WIDE = 132  # columns from which on all figures have a place
 
 
 def heading(result: ReplayResult) -> str:
@@ -26,9 +26,9 @@ def figures_table(result: ReplayResult, width: int) -> Table:
     if wide:
         titles = ["sessions", "requests", "input", "read", "written", "fresh", "hit", "ceiling", "of ceiling"]
     else:
-        titles = ["calls", "input", "hit", "of ceil."]
+        titles = ["calls", "input", "hit", "/ceil."]
     if noise:
-        titles.append("of oracle" if wide else "of orac.")
+        titles.append("of oracle" if wide else "/orac.")
     table = _table("source", [*titles, "USD"], wide)
     for source, figures in [*result.rows.items(), ("all", result.total)]:
         table.add_row(source, *(_all_cells if wide else _few_cells)(figures, noise))
@@ -56,13 +56,13 @@ def _all_cells(figures: Figures, noise: bool) -> list[str]:
 
 
 def _few_cells(figures: Figures, noise: bool) -> list[str]:
-    cells = [f"{figures.requests:,}", _short(figures.input_tokens), f"{figures.hit_ratio:.4f}"]
-    return [*cells, _share(figures.share_of_ceiling), *_oracle_and_cost(figures, noise)]
+    cells = [f"{figures.requests:,}", _short(figures.input_tokens), f"{figures.hit_ratio:.3f}"]
+    return [*cells, _share(figures.share_of_ceiling, 3), *_oracle_and_cost(figures, noise, 3)]
 
 
-def _oracle_and_cost(figures: Figures, noise: bool) -> list[str]:
+def _oracle_and_cost(figures: Figures, noise: bool, digits: int = 4) -> list[str]:
     cost = "-" if figures.cost_usd is None else f"{figures.cost_usd:,.2f}"
-    return [_share(figures.share_of_oracle), cost] if noise else [cost]
+    return [_share(figures.share_of_oracle, digits), cost] if noise else [cost]
 
 
 def agreement_table(result: ReplayResult, width: int) -> Table:
@@ -97,8 +97,8 @@ def notes(result: ReplayResult) -> Iterator[str]:
         yield "clock: as of the turn's begin"
 
 
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def _share(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _short(count: int) -> str:

@@ -17,12 +17,13 @@ from .figures import Agreement, Figures, ReplayResult
 from .noise import NOISE
 from .reading import read_recordings
 from .recordings import Agent, Call, Recording, Reported, Skipped
-from .run import LAYOUTS, PACES, replay
+from .run import LAYOUTS, PACES, PLACEMENTS, replay
 
 __all__ = [
     "LAYOUTS",
     "NOISE",
     "PACES",
+    "PLACEMENTS",
     "Agent",
     "Agreement",
     "Call",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -31,11 +31,14 @@ def parse(line: bytes, file: str = "", number: int = 0) -> Recording:
     return _recording(msgspec.json.decode(line, type=_Line), file, number)
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
 class _Usage(msgspec.Struct):
-    input: int = msgspec.field(name="in")
+    input: _Count = msgspec.field(name="in")
     i: int = -1  # index of the assistant message
-    out: int = 0
-    cached: int | None = None
+    out: _Count = 0
+    cached: _Count | None = None
     t: str | None = None
 
 
@@ -99,12 +102,8 @@ def _session_calls(line: _Line, recorded: list[dict[str, Any]]) -> tuple[Call, .
     sent: int | None = None  # where the last prompt ended, if the next one extends it
     for index, message in enumerate(messages):
         if index in events:
-            summary = Message("user", _SUMMARY.format(summary=events[index].summary))
-            opening, start, sent = (
-                (summary,),
-                _index(events[index].first_kept_message, messages, "events"),
-                None,
-            )
+            opening = (Message("user", _SUMMARY.format(summary=events[index].summary)),)
+            start, sent = _index(events[index].first_kept_message, messages, "events"), None
         if message.role == "assistant" and index > 0:
             keep = 0 if sent is None else len(opening) + sent - start
             new = (*opening, *messages[start:index]) if sent is None else messages[sent:index]

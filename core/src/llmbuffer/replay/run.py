@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from ..cache import CacheModel
-from ..errors import MessageError, PlacementError, ReplayError, UnknownModelError
+from ..errors import LLMBufferError, ReplayError, UnknownModelError
 from ..layout import Placement
 from ..plugins import get_dialect
 from ..prices import Price, cost, known_models, price_for
@@ -23,12 +23,13 @@ from .layouts import AsWritten, Buffered, Layout, Prompt
 from .noise import NOISE, Noise
 from .recordings import Call, Recording, Skipped
 
-__all__ = ["LAYOUTS", "PACES", "LayoutName", "Pace", "replay"]
+__all__ = ["LAYOUTS", "PACES", "PLACEMENTS", "LayoutName", "Pace", "replay"]
 
 LayoutName = Literal["recorded", "default", "buffered"]
 Pace = Literal["steady", "recorded"]
 LAYOUTS: tuple[str, ...] = get_args(LayoutName)
 PACES: tuple[str, ...] = get_args(Pace)
+PLACEMENTS: tuple[str, ...] = get_args(Placement)
 # What any cache could have served at best: anything sent before in the session, to the token, for ever.
 _CEILING = CacheRules(name="ceiling", match="prefix", ttl=float("inf"))
 
@@ -53,18 +54,17 @@ def replay(
     Each recording has a cache of its own. ``layout`` is
 
     * ``recorded``: the prompt as it was, with the provider's automatic caching;
-    * ``default``: the same, and noise goes into the system prompt, as programs write it by default: the clock anew
-      at each call, the retrieved passage at each user turn;
-    * ``buffered``: through a ``Session`` for each agent, noise as dynamic content with ``placement``. It is given when a user
-      turn begins and kept for the calls of that turn, so the clock shows when the turn began.
+    * ``default``: the same, with noise in the system prompt, as programs write it: the clock anew at each call;
+    * ``buffered``: a ``Session`` for each agent, with noise as dynamic content at its ``placement``, given when a user turn
+      begins and kept for the calls of that turn (so the clock shows when the turn began).
 
     ``noise`` names what changes (``clock``, ``retrieval``), drawn by ``seed``. ``pace`` is the time between calls: one
-    second (``steady``), which measures the layout alone, or as recorded where known, so that entries expire.
-    ``recorded_usage`` compares the model with reads that providers reported, where the recordings have them. ``model``
-    defaults to the dialect's; ``prices`` and ``counter`` to those of the model.
+    second (``steady``), which measures the layout alone, or as ``recorded`` where known, so that entries expire.
+    ``recorded_usage`` compares the model with reads that providers reported. ``model`` defaults to the dialect's,
+    ``prices`` (in US dollars) and ``counter`` to those of the model.
 
-    A recording that the dialect cannot carry is appended to ``skipped``; without that list it raises ``ReplayError``. Raises
-    ``ReplayError`` for an unknown layout, noise, placement or pace, ``UnknownDialectError``, and ``UnknownModelError``.
+    Raises ``UnknownDialectError``, ``UnknownModelError``, and ``ReplayError`` for other unknown names and for a recording
+    that the dialect cannot carry; with a list ``skipped``, such a recording is appended to it instead.
 
     >>> from llmbuffer.replay import sample_recordings
     >>> result = replay(sample_recordings(), dialect="anthropic")
@@ -78,7 +78,7 @@ def replay(
         layout=_choice("layout", layout, LAYOUTS),
         noise=_noise(noise, layout),
         seed=seed,
-        placement=_choice("placement", placement, ("turn", "tail", "sticky", "auto")),
+        placement=_choice("placement", placement, PLACEMENTS),
         pace=_choice("pace", pace, PACES),
         recorded_usage=recorded_usage,
         price=price_for(name, overrides=prices),
@@ -88,7 +88,7 @@ def replay(
     for recording in recordings:
         try:
             found.append((recording.id, setting.figures(recording)))
-        except (MessageError, PlacementError) as error:
+        except LLMBufferError as error:
             if skipped is None:
                 raise ReplayError(f"{recording.file}:{recording.line}: {error}") from error
             skipped.append(Skipped(recording.file, recording.line, str(error)))
@@ -243,7 +243,8 @@ class _Run:
 
     def figures(self) -> Figures:
         """The sums."""
-        return Figures(sessions=1, cost_usd=None if self._setting.price is None else self._cost, **self._sums)
+        sums: dict[str, Any] = dict(self._sums)
+        return Figures(sessions=1, cost_usd=None if self._setting.price is None else self._cost, **sums)
 
 
 class _Oracle:
