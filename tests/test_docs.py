@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tests.loopback import Loopback, Said
+from tests.loopback import Said, loopback
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -21,10 +20,18 @@ def snippets(page: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if snippets(page)], ids=lambda page: page.name)
-def test_every_snippet_runs(page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_snippet_runs(
+    page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     call = Said(calls=(("call_1", "track", '{"number": "7"}'),))
-    answers = [Said("In Lyon."), Said("Tomorrow."), call, Said("It is in Lyon."), Said("A parcel, on its way.")]
-    with Loopback(answers) as server:
+    answers = [
+        Said("In Lyon."),
+        Said("Tomorrow."),
+        call,
+        Said("It is in Lyon."),
+        Said("A parcel, on its way."),
+    ]
+    with loopback(answers) as server:
         for provider, suffix in (("OPENAI", "/v1"), ("ANTHROPIC", "")):
             monkeypatch.setenv(f"{provider}_BASE_URL", server.url + suffix)
             monkeypatch.setenv(f"{provider}_API_KEY", "none")

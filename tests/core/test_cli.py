@@ -20,7 +20,7 @@ from rich.console import Console
 from llmbuffer import cli
 from llmbuffer.cli import replay as replay_command
 from llmbuffer.cli import tables
-from llmbuffer.replay import Agreement, Figures, ReplayResult, sample_recordings
+from llmbuffer.replay import Agreement, Figures, ReplayResult
 
 PROGRAM = [sys.executable, "-c", "from llmbuffer.cli import main; main()"]
 SESSION = '{"id": "a-b-1", "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Hi!"}]}'
@@ -56,6 +56,8 @@ def test_version(run: Run) -> None:
 def test_help_names_every_command_and_option(run: Run) -> None:
     for command in ("replay", "plugins"):
         assert command in run("--help").out
+        bare = run()
+        assert command in bare.out + bare.err
     shown = run("replay", "--help").out
     for option in (
         "--sample",
@@ -164,7 +166,7 @@ def test_wrong_usage_is_one_clear_line(
     assert ran.err.startswith(f"llmbuffer: error: {message}")
 
 
-@pytest.mark.parametrize("arguments", [["nope"], ["replay", "--nope"], ["replay", "--seed", "x"], []])
+@pytest.mark.parametrize("arguments", [["nope"], ["replay", "--nope"], ["replay", "--seed", "x"]])
 def test_what_is_no_command_or_option_ends_with_2(arguments: Sequence[str], run: Run) -> None:
     assert run(*arguments).code == 2
 
@@ -330,12 +332,12 @@ def test_notes_say_what_was_estimated() -> None:
     assert list(tables.notes(result(layout="default"))) == []
 
 
-def test_progress_is_drawn_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_drawn_on_a_terminal_only(terminal: bool, tmp_path: Path) -> None:
     path = tmp_path / "some.jsonl"
     path.write_text(SESSION + "\n", encoding="utf-8")
     err = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", err)
-    monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    assert len(list(replay_command._recordings([path], []))) == 1
-    assert "some.jsonl" in err.getvalue()
-    assert len(list(replay_command._recordings([], []))) == len(list(sample_recordings()))
+    console = Console(file=err, force_terminal=terminal)
+    assert len(list(replay_command._recordings([path], [], console))) == 1
+    assert ("some.jsonl" in err.getvalue()) is terminal
+    assert bool(err.getvalue()) is terminal

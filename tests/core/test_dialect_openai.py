@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -261,7 +261,8 @@ def marks_of(body: Any) -> int:
 
 
 def long_session(model: str, **options: Any) -> Session:
-    system = [Segment(level, f"{level} rule. " * 700, level=level) for level in ("global", "tenant", "user")]  # type: ignore[arg-type]  # the names are levels
+    levels: list[Literal["global", "tenant", "user"]] = ["global", "tenant", "user"]
+    system = [Segment(level, f"{level} rule. " * 700, level=level) for level in levels]
     session = Session(StableContext(model, system, tools=[{"name": "f"}]), **options)
     for number in range(4):
         session.append(
@@ -423,7 +424,7 @@ def test_a_reply_is_read_from_objects_and_from_dicts() -> None:
 
 
 def test_fields_that_say_nothing_are_left_out_and_others_are_kept() -> None:
-    spoken = {
+    spoken: dict[str, Any] = {
         "role": "assistant",
         "content": "hi",
         "refusal": None,
@@ -513,11 +514,8 @@ END = delta({}, "stop")
 def test_a_streamed_reply_is_the_whole_one(
     text: str | None, calls: list[tuple[str, str, str]], usage: Any
 ) -> None:
-    said = Said(
-        text or None,
-        tuple((f"{index}{call_id}", *rest) for index, (call_id, *rest) in enumerate(calls)),
-        usage,
-    )  # type: ignore[misc]  # three strings
+    numbered = tuple((f"{index}{call_id}", name, rest) for index, (call_id, name, rest) in enumerate(calls))
+    said = Said(text or None, numbered, usage)
     for chunks in (openai_chunks(said), (from_sdk(chunk) for chunk in openai_chunks(said))):
         response = joined(*chunks)
         assert OLD.read_message(response) == OLD.read_message(openai_whole(said))

@@ -28,7 +28,9 @@ def lookup(read: int, warm: int, outcome: str) -> Lookup:
         ("hit", 8_000, 5_000, "evicted-or-routed", 3_000),
     ],
 )
-def test_what_a_warm_cache_would_have_read_is_a_break(outcome: str, read: int, reported: int, cause: str, lost: int) -> None:
+def test_what_a_warm_cache_would_have_read_is_a_break(
+    outcome: str, read: int, reported: int, cause: str, lost: int
+) -> None:
     found = diagnose(lookup(read, 8_000, outcome), Usage(10_000, 1, reported), RULES, PRICE)
     assert found is not None
     assert (found.cause, found.tokens_lost) == (cause, lost)
@@ -36,7 +38,8 @@ def test_what_a_warm_cache_would_have_read_is_a_break(outcome: str, read: int, r
 
 
 @pytest.mark.parametrize(
-    ("warm", "reported", "counted_as"), [(8_000, 8_000, 10_000), (8_000, 7_700, 10_000), (0, 0, 10_000), (8_000, 9_600, 12_000)]
+    ("warm", "reported", "counted_as"),
+    [(8_000, 8_000, 10_000), (8_000, 7_700, 10_000), (0, 0, 10_000), (8_000, 9_600, 12_000)],
 )
 def test_a_hit_within_the_tolerance_of_counting_is_none(warm: int, reported: int, counted_as: int) -> None:
     assert diagnose(lookup(warm, warm, "hit"), Usage(counted_as, 1, reported), RULES, PRICE) is None

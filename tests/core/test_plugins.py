@@ -78,7 +78,9 @@ def test_an_unknown_hook_is_rejected() -> None:
 
 def test_one_name_offered_twice_names_both() -> None:
     found = Plugins(entry_points=points(entry("one", Mine), entry("two", Mine)))
-    with pytest.raises(PluginError, match="'two-package' and by 'one-package'|'one-package' and by 'two-package'"):
+    with pytest.raises(
+        PluginError, match=r"'two-package' and by 'one-package'|'one-package' and by 'two-package'"
+    ):
         found.offers("dialects")
 
 

@@ -187,7 +187,10 @@ BAD = {
     "role": ({"id": "x", "messages": [{"role": "weird"}]}, "messages[0]: unknown role 'weird'"),
     "surrogate": ('{"id": "x", "messages": [{"role": "user", "content": "\\ud800"}]}', "not JSON: "),
     "nested": ('{"id": "x", "volatile": ' + "[" * 100_000, "not JSON: "),
-    "time": (session(usage=[{"i": 1, "in": 1, "t": "at noon"}]), "time 'at noon': write it in ISO 8601"),
+    "time": (
+        session(usage=[{"i": 1, "in": 1, "t": "at noon"}]),
+        "Invalid RFC3339 encoded datetime - at `$.usage[0].t`",
+    ),
     "negative": (session(usage=[{"i": 1, "in": -1}]), "Expected `int` >= 0"),
     "pool": (team([("a", [0, 9], 0)], [user("u")]), "calls[0]: message 9 of 1"),
     "agent": (

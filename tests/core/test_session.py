@@ -22,8 +22,8 @@ from llmbuffer import (
     ToolResult,
     Usage,
 )
-from llmbuffer.rules import CacheRules
 from llmbuffer.dialects.openai_chat import OpenAIChat
+from llmbuffer.rules import CacheRules
 
 TOOL = {
     "type": "function",
@@ -166,7 +166,7 @@ def test_the_body_is_read_only_and_deepcopy_is_plain(session: Session) -> None:
         lambda: body.update(model="x"),
         lambda: body["messages"].append({}),
         lambda: body["messages"][-1].__setitem__("role", "system"),
-        lambda: body["tools"][0].clear(),
+        body["tools"][0].clear,
     ):
         with pytest.raises(TypeError, match="read-only"):
             damage()
@@ -211,7 +211,7 @@ def test_what_is_frozen_names_the_field_and_the_price(field: str, change: dict[s
     session.update(**change)
     session = Session(StableContext("gpt-5.5", POLICY, tools=[TOOL]))
     observe(session)
-    with pytest.raises(FrozenError, match="fork.*thaw.*append") as raised:
+    with pytest.raises(FrozenError, match=r"fork.*thaw.*append") as raised:
         session.update(**change)
     assert raised.value.field == field
     assert raised.value.tokens > 1_000

@@ -12,7 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbuffer import EncodingError, Message, MessageError, Opaque, Segment, StableContext, Text, Tool, ToolCall, Usage
+from llmbuffer import (
+    EncodingError,
+    Message,
+    MessageError,
+    Opaque,
+    Segment,
+    StableContext,
+    Text,
+    Tool,
+    ToolCall,
+    Usage,
+)
 from llmbuffer.context import dynamic_segments
 from llmbuffer.frozen import FrozenDict, FrozenList, canonical_json, freeze, wire_json
 from llmbuffer.messages import canonical
@@ -40,7 +51,9 @@ def test_identity_sorts_keys_and_wire_never_does(value: dict[str, Any]) -> None:
     assert wire_json(value) != wire_json(turned)
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, {1: 2}, {"a": {3}}, b"x", "\ud800", {"\udfff": 1}, object()])
+@pytest.mark.parametrize(
+    "bad", [math.nan, math.inf, -math.inf, {1: 2}, {"a": {3}}, b"x", "\ud800", {"\udfff": 1}, object()]
+)
 def test_what_json_cannot_carry_is_refused_with_its_path(bad: object) -> None:
     with pytest.raises(EncodingError, match="params"):
         freeze({"outer": [bad]}, "params")
@@ -72,9 +85,9 @@ def test_messages_are_frozen_and_equal_by_content() -> None:
     assert one != Message("user", "hi", name="Ann")
     assert one != Message("assistant", "hi")
     with pytest.raises(AttributeError, match="frozen"):
-        one.role = "tool"  # type: ignore[misc]  # what the test is about
+        one.role = "tool"
     with pytest.raises(AttributeError, match="frozen"):
-        one.extra = 1  # type: ignore[attr-defined]  # what the test is about
+        one.extra = 1
 
 
 def test_opaque_json_in_another_order_is_the_same_content_and_other_bytes() -> None:
@@ -86,7 +99,9 @@ def test_opaque_json_in_another_order_is_the_same_content_and_other_bytes() -> N
     assert list(one.to_openai()["content"][0]) != list(two.to_openai()["content"][0])
 
 
-@pytest.mark.parametrize("arguments", ['{"b": 1, "a": 1e2}', '{"é": "\\u00e9"}', '{"a": 1, "a": 2}', '{"broken": ', "", "[]"])
+@pytest.mark.parametrize(
+    "arguments", ['{"b": 1, "a": 1e2}', '{"é": "\\u00e9"}', '{"a": 1, "a": 2}', '{"broken": ', "", "[]"]
+)
 def test_tool_arguments_stay_the_string_the_model_wrote(arguments: str) -> None:
     wire = {
         "role": "assistant",
@@ -124,7 +139,12 @@ def test_the_fingerprint_ignores_key_order_and_sees_everything_else() -> None:
         return StableContext(**{**fields, **changes}).fingerprint
 
     assert context() == context(params={"b": 2, "a": 1})
-    others = [context(model="n"), context(system="t"), context(params={"a": 1}), context(tools=[{"name": "g"}])]
+    others = [
+        context(model="n"),
+        context(system="t"),
+        context(params={"a": 1}),
+        context(tools=[{"name": "g"}]),
+    ]
     assert len({context(), *others}) == 5
     assert context().startswith("b2:")
 
@@ -135,19 +155,23 @@ def test_contexts_refuse_what_shares_a_name() -> None:
     with pytest.raises(MessageError, match="share the names"):
         StableContext("m", tools=[{"name": "f"}, {"name": "f"}])
     with pytest.raises(AttributeError, match="frozen"):
-        StableContext("m").model = "n"  # type: ignore[misc]  # what the test is about
+        StableContext("m").model = "n"
 
 
 def test_dynamic_content_is_named_and_empty_texts_are_left_out() -> None:
     assert [segment.name for segment in dynamic_segments({"a": "1", "b": ""})] == ["a"]
+    bad: Any
     for bad in ("text", [1], [Segment("a", "1"), Segment("a", "2")]):
         with pytest.raises(MessageError):
-            dynamic_segments(bad)  # type: ignore[arg-type]  # what the test is about
+            dynamic_segments(bad)
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 10**9)] * 5), max_size=5))
 def test_usage_adds_up(counts: list[tuple[int, ...]]) -> None:
-    usages = [Usage(read + write + long + fresh, out, read, write + long, long) for read, write, long, fresh, out in counts]
+    usages = [
+        Usage(read + write + long + fresh, out, read, write + long, long)
+        for read, write, long, fresh, out in counts
+    ]
     total = sum(usages, Usage())
     assert total.input_tokens == total.cache_read_tokens + total.cache_write_tokens + total.fresh_tokens
     assert total.output_tokens == sum(usage.output_tokens for usage in usages)

@@ -49,7 +49,7 @@ class Counter:
         return 41 * len(text)
 
 
-@dataclass
+@dataclass(eq=False)
 class Line:
     """What a session should hold: its history as messages and wires, and the turn that is open."""
 
@@ -75,6 +75,9 @@ class Line:
                 self.turns += self.turn_user is not None
                 self.turn_user = self.turn_dynamic = None
 
+    def __repr__(self) -> str:
+        return f"Line({self.session.id[:4]}, version={self.version})"
+
     def forked(self, session: Session) -> Line:
         return copy.copy(self)._of(session)
 
@@ -83,7 +86,7 @@ class Line:
         return self
 
 
-@dataclass
+@dataclass(eq=False)
 class Asked:
     """An open request, and the line as it will be once the request is observed."""
 
@@ -180,6 +183,8 @@ class Sessions(RuleBasedStateMachine):
             return
         if not says and not dynamic and line.history[-1][0].role == "assistant":
             return
+        if not says and dynamic is None and line.turn_dynamic is not None and line.turn_user == len(line.history) - 1:
+            return
         wire = data.draw(KINDS[self.dialect].user) if says else None
         user = None if wire is None else message_of(wire, self.dialect)
         before, messages = line.session.tip, line.session.messages
@@ -199,7 +204,8 @@ class Sessions(RuleBasedStateMachine):
     @precondition(lambda self: self.asked)
     @rule(data=st.data(), kind=st.sampled_from(["reply", "calls", "calls", "nothing"]), wait=st.booleans())
     def observe(self, data: st.DataObject, kind: str, wait: bool) -> None:
-        asked = self.asked.pop(data.draw(st.integers(0, len(self.asked) - 1), "which"))
+        asked = data.draw(st.sampled_from(self._observable()), "which")
+        self.asked.remove(asked)
         if wait:
             self.clock.advance(2)
         kinds = KINDS[self.dialect]
@@ -229,6 +235,12 @@ class Sessions(RuleBasedStateMachine):
             self.lines[self.lines.index(line)] = after
             for other in self.asked:
                 other.line = after if other.line is line else other.line
+
+    def _observable(self) -> list[Asked]:
+        """Any open request; where the longest common prefix counts, one of the oldest: its cache drops what is covered."""
+        oldest = min(asked.request.at for asked in self.asked)
+        prefix = self.asked[0].request.dialect.rules.match == "prefix"
+        return [asked for asked in self.asked if not prefix or asked.request.at == oldest]
 
     @precondition(lambda self: len(self.lines) < 6)
     @rule(data=st.data(), task=st.none() | TEXTS)

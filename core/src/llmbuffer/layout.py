@@ -11,7 +11,7 @@ from .chain import Block, Node, root
 from .context import Segment, StableContext
 from .frozen import FrozenList
 from .messages import content_hash
-from .rules import CacheRules, Dialect, Mark, Place
+from .rules import MARK_FIELDS, CacheRules, Dialect, Mark, Place
 from .snapshot import MarkAt
 
 __all__ = [
@@ -41,13 +41,17 @@ class Level(msgspec.Struct, frozen=True):
 
 
 class Head(msgspec.Struct, frozen=True):
-    """Tools and stable system text, rendered once and shared: ``node`` ends their chain."""
+    """Tools and stable system text, rendered once and shared: ``node`` ends their chain.
+
+    ``given_marks`` counts the breakpoints that tools came with.
+    """
 
     tools: FrozenList
     system: FrozenList
     node: Node
     levels: tuple[Level, ...]
     message_seed: bytes
+    given_marks: int = 0
 
 
 def render_head(context: StableContext, dialect: Dialect, count: Callable[[str], int]) -> Head:
@@ -79,7 +83,9 @@ def render_head(context: StableContext, dialect: Dialect, count: Callable[[str],
             level = msgspec.structs.replace(level, long=level.long or levels.pop().long)
         levels.append(level)
     system = dialect.render_system([segment.content for segment in segments])
-    return Head(tools, system, node, tuple(levels), _seed("", context, rules.message_params, ""))
+    given = sum(not MARK_FIELDS.isdisjoint(tool) for tool in tools)
+    seed = _seed("", context, rules.message_params, "")
+    return Head(tools, system, node, tuple(levels), seed, given)
 
 
 def _seed(name: str, context: StableContext, fields: frozenset[str], model: str) -> bytes:

@@ -36,7 +36,7 @@ class Prompt:
     @cached_property
     def snapshot(self) -> Snapshot:
         """What is sent, frozen, as the cache models see it."""
-        marks = [candidate.at for candidate in self.plan]
+        marks = [msgspec.structs.replace(each.at, long=each.mark.long) for each in self.plan]
         bare = Snapshot(self.head.node, self.placed.state.tip, self.head.message_seed, insert=self.insert)
         if self.implicit:
             marks.append(bare.end)
@@ -85,7 +85,7 @@ class Prompt:
         rules, state = self.dialect.rules, self.placed.state
         if not rules.has_marks:
             return []
-        taken = state.given_marks + ("cache_control" in self._context.params)
+        taken = state.given_marks + self.head.given_marks + ("cache_control" in self._context.params)
         instead = 1 if rules.implicit and not self.implicit else 0  # the slot of the implicit one
         tail = self._candidate("tail", state.anchor)
         levels = [self._level(level) for level in self.head.levels]

@@ -15,9 +15,11 @@ from .frozen import FrozenDict, FrozenList
 from .messages import Message
 from .usage import Usage
 
-__all__ = ["CacheRules", "Dialect", "Event", "Mark", "Place", "Rendered", "Section"]
+__all__ = ["MARK_FIELDS", "CacheRules", "Dialect", "Event", "Mark", "Place", "Rendered", "Section"]
 
 Section = Literal["tools", "system", "messages"]
+# The fields of breakpoints, whoever put them there: Anthropic's, and OpenAI's.
+MARK_FIELDS = frozenset({"cache_control", "prompt_cache_breakpoint"})
 SECTIONS: tuple[Section, ...] = ("tools", "system", "messages")
 
 

@@ -12,13 +12,12 @@ from .errors import PairingError
 from .layout import render_dynamic
 from .messages import Message, Opaque, canonical
 from .rendered import RenderedList
-from .rules import Dialect, Place, Rendered
+from .rules import MARK_FIELDS, Dialect, Place, Rendered
 from .snapshot import message_tokens
 from .tokens import TokenCounter
 
 __all__ = ["Anchor", "Link", "State", "Turn", "attach", "dynamic_chain", "link", "rendered_anew"]
 
-MARK_FIELDS = frozenset({"cache_control", "prompt_cache_breakpoint"})
 _RUNS = frozenset({"tool_use", "tool_result"})  # a run of either is one position of the look-back
 
 

@@ -90,7 +90,7 @@ def replay(
     with reporting():
         skipped: list[Skipped] = []
         result = replayed(
-            _recordings(_checked(files or [], sample), skipped),
+            _recordings(_checked(files or [], sample), skipped, Console(stderr=True)),
             dialect=dialect,
             model=model,
             layout=cast(Any, layout),
@@ -119,18 +119,20 @@ def _checked(files: list[Path], sample: bool) -> list[Path]:
     return files
 
 
-def _recordings(files: list[Path], skipped: list[Skipped]) -> Iterator[Recording]:
+def _recordings(files: list[Path], skipped: list[Skipped], err: Console) -> Iterator[Recording]:
+    """The recordings of the files, or the sample; with a progress bar if ``err`` is a terminal."""
     if not files:
         yield from sample_recordings()
-        return
-    err = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+    elif not err.is_terminal:
         for file in files:
-            task = progress.add_task(file.name, total=file.stat().st_size or None)
-            yield from read_recordings(
-                file, skipped=skipped, watch=partial(_advance, progress=progress, task=task)
-            )
+            yield from read_recordings(file, skipped=skipped)
+    else:
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=err, transient=True) as progress:
+            for file in files:
+                task = progress.add_task(file.name, total=file.stat().st_size or None)
+                watch = partial(_advance, progress=progress, task=task)
+                yield from read_recordings(file, skipped=skipped, watch=watch)
 
 
 def _advance(read: int, *, progress: Progress, task: TaskID) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import DialectError
+from ..errors import DialectError, LossyError
 from ..frozen import FrozenDict, FrozenList, freeze
 from ..messages import Message, Tool
 from ..rules import CacheRules, Event, Rendered
@@ -70,6 +70,8 @@ class Anthropic:
         role, blocks = self._role(message, previous_role), to_blocks(message)
         if message.role in ("system", "developer") and role == "user":
             blocks = tuple(_as_instruction(block) for block in blocks)
+        elif role == "system" and any(block_kind(block) != "text" for block in blocks):
+            raise LossyError("an instruction between messages is text only: give what else it holds to the user message")
         kinds = tuple(block_kind(block) for block in blocks)
         marks = [index for index, kind in enumerate(kinds) if kind in self.rules.markable]
         opens = previous_role is None and role == "assistant" and bool(blocks)

@@ -28,15 +28,15 @@ def to_blocks(message: Message) -> tuple[FrozenDict, ...]:
 
     Raises ``LossyError`` for parts that have no place here, such as arguments that are no JSON object.
     """
+    _refuse_name(message)
     if isinstance(message._content, str):
         return (text_block(message._content),) if message._content.strip() else ()
-    _refuse_fields(message)
     blocks = [_block(part) for part in message._content if not _says_nothing(part)]
     # The API wants the results first when one user message answers calls and says more.
     return tuple(sorted(blocks, key=lambda block: block.get("type") != "tool_result"))
 
 
-def _refuse_fields(message: Message) -> None:
+def _refuse_name(message: Message) -> None:
     if message.name is not None and message.role != "tool":
         raise LossyError(
             f"the {message.role} message names its speaker {message.name!r}, which Anthropic has no field for: put the "
@@ -61,8 +61,8 @@ def _block(part: Part) -> FrozenDict:
     if isinstance(part, File):
         return _document(part)
     if isinstance(part, ToolCall):
-        extra = {} if part.extra is None else _own(part.extra)
-        return FrozenDict(type="tool_use", id=part.id, name=part.name, input=_input(part), **extra)
+        extra = FrozenDict() if part.extra is None else _own(part.extra)
+        return FrozenDict({"type": "tool_use", "id": part.id, "name": part.name, "input": _input(part), **extra})
     if isinstance(part, ToolResult):
         return _result(part)
     if isinstance(part, Opaque):

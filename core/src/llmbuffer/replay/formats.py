@@ -39,7 +39,7 @@ class _Usage(msgspec.Struct):
     i: int = -1  # index of the assistant message
     out: _Count = 0
     cached: _Count | None = None
-    t: str | None = None
+    t: datetime | None = None
 
 
 class _Event(msgspec.Struct):
@@ -59,7 +59,7 @@ class _TeamCall(msgspec.Struct):
     messages: list[int]
     output: int
     usage: _Usage | None = None
-    t: str | None = None
+    t: datetime | None = None
     system: str | None = None
 
 
@@ -160,7 +160,7 @@ def _common(a: list[int], b: list[int]) -> int:
 
 
 def _call(
-    agent: int, keep: int, new: tuple[Message, ...], reply: Message, usage: _Usage | None, t: str | None
+    agent: int, keep: int, new: tuple[Message, ...], reply: Message, usage: _Usage | None, t: datetime | None
 ) -> Call:
     if usage is None:
         return Call(agent, keep, new, reply, None, _seconds(t))
@@ -168,11 +168,7 @@ def _call(
     return Call(agent, keep, new, reply, reported, _seconds(t or usage.t))
 
 
-def _seconds(text: str | None) -> float | None:
-    if text is None:
+def _seconds(at: datetime | None) -> float | None:
+    if at is None:
         return None
-    try:
-        at = datetime.fromisoformat(text.replace("Z", "+00:00"))  # Python 3.10 does not read the Z
-    except ValueError:
-        raise ReplayError(f"time {text!r}: write it in ISO 8601, such as 2026-03-01T09:00:00Z") from None
     return (at if at.tzinfo is not None else at.replace(tzinfo=timezone.utc)).timestamp()

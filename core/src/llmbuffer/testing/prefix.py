@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from ..frozen import wire_json
 from ..layout import render_dynamic
 from ..request import Request
-from ..state import MARK_FIELDS
+from ..rules import MARK_FIELDS
 
 __all__ = [
     "Block", "assert_prefix_stable", "blocks_of", "body_laid_out", "cut", "difference", "dynamic_wires", "laid_out", "last_run",
