@@ -104,10 +104,8 @@ def test_a_part_as_it_is_sent_and_taken_back(part: Any, block: dict[str, Any]) -
 def test_texts_that_say_nothing_are_left_out() -> None:
     assert to_blocks(Message("user", " \n")) == ()
     assert to_blocks(Message("user", [Text(""), Text("a")])) == ({"type": "text", "text": "a"},)
-    nothing = [
-        Opaque.of("openai", value, f"field:{name}")
-        for name, value in [("refusal", None), ("annotations", [])]
-    ]
+    empty: dict[str, Any] = {"refusal": None, "annotations": []}
+    nothing = [Opaque.of("openai", value, f"field:{name}") for name, value in empty.items()]
     assert to_blocks(Message("assistant", [Text("a"), *nothing])) == ({"type": "text", "text": "a"},)
     assert to_blocks(Message("assistant", [ToolCall("c", "f", " ")]))[0]["input"] == {}
 

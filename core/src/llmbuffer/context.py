@@ -9,7 +9,7 @@ import msgspec
 
 from .errors import MessageError
 from .frozen import FrozenDict, canonical_json, check_text, freeze
-from .messages import content_hash
+from .messages import MAX_MESSAGE_BYTES, content_hash
 from .tools import Tool
 
 __all__ = ["CacheKey", "Level", "Segment", "StableContext", "dynamic_segments"]
@@ -54,6 +54,12 @@ class Segment(msgspec.Struct, frozen=True, gc=False):
         if not isinstance(self.content, str) or not isinstance(self.name, str):
             raise MessageError(
                 f"segment {self.name!r}: name and content are strings, not {type(self.content).__name__}"
+            )
+        if self.ttl not in (None, "long"):
+            raise MessageError(f"segment {self.name!r}: unknown ttl {self.ttl!r}; use 'long' (1 h or 12 h) or None")
+        if len(self.content) > MAX_MESSAGE_BYTES:
+            raise MessageError(
+                f"segment {self.name!r} has {len(self.content):,} characters: no provider takes a request of that size"
             )
         check_text(self.content, f"segment {self.name!r}")
         check_text(self.name, "segment name")

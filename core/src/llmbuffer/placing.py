@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from .context import Segment, dynamic_segments
-from .errors import PlacementError
+from .errors import MessageError, PlacementError
 from .layout import Placement, cheapest_placement, render_dynamic
 from .messages import Message
 from .parts import Text
@@ -40,13 +40,18 @@ class Placed(msgspec.Struct, frozen=True):
 def place(session: Session, base: State, user: Message | None, dynamic: Dynamic | None) -> Placed:
     """Resolve what dynamic text the request has and where it stands.
 
-    Raises ``PlacementError`` where it may stand nowhere.
+    Raises ``PlacementError`` where it may stand nowhere, and ``MessageError`` for words of the user's that say nothing to a
+    provider that refuses empty messages.
     """
     segments = _segments(session, base, user, dynamic)
     wanted, notes = _choose(session, base, segments)
     if wanted == "sticky" and segments and user is not None:
         user, segments = _with_sticky(user, segments, base.turns), ()
     pending = None if user is None else link(base, user, session.dialect, session.counter)
+    if pending is not None and not pending.rendered.blocks:
+        raise MessageError(
+            "the user's message is empty, which the provider refuses: say something, or request without it"
+        )
     state = base if pending is None else attach(base, pending, session.dialect, claim=False)
     if not segments:
         return Placed(state, pending, (), None, notes)

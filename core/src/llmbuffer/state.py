@@ -39,7 +39,9 @@ class Turn:
     def __init__(self, user: Anchor, segments: tuple[Segment, ...] = (), *, inserted: bool = True) -> None:
         self.user = user
         self.segments = segments
-        self.inserted = inserted and bool(segments)  # else the text ended the prompt, behind all that was sent
+        self.inserted = inserted and bool(
+            segments
+        )  # else the text ended the prompt, behind all that was sent
         self._tip: Node | None = None
 
     def dynamic_tip(self, counter: TokenCounter) -> Node:
@@ -114,8 +116,10 @@ def attach(state: State, new: Link, dialect: Dialect, *, claim: bool = True) -> 
     anchor = Anchor(new.node, place) if place.part >= 0 else state.anchor
     calls = message.call_ids
     turn, turns, previous_tail = state.turn, state.turns, state.previous_tail
-    if message.role == "user" and not message.tool_results:
-        if turn is not None and turn.inserted:  # interrupted: its dynamic text goes, with all entries behind it
+    if message.role == "user" and not message.tool_results and new.rendered.blocks:
+        if (
+            turn is not None and turn.inserted
+        ):  # interrupted: its dynamic text goes, with all entries behind it
             previous_tail = turn.user if turn.user.place.part >= 0 else None
         turn = Turn(Anchor(new.node, place))
     elif message.role == "assistant" and not calls:
