@@ -6,9 +6,8 @@ Plugins are loaded once, when a name is first asked for.
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import metadata
 from threading import RLock
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import pluggy
@@ -17,6 +16,9 @@ from . import hookspecs
 from .errors import PluginError, UnknownDialectError
 from .hookspecs import hookimpl
 from .rules import Dialect
+
+if TYPE_CHECKING:
+    from importlib import metadata
 
 __all__ = ["Offer", "Plugins", "get_dialect", "plugins"]
 
@@ -144,10 +146,14 @@ class Plugins:
 
 
 def _entry_points() -> list[metadata.EntryPoint]:
+    from importlib import metadata  # a quarter of the time that importing llmbuffer may take
+
     return sorted(metadata.entry_points(group=GROUP), key=lambda entry_point: entry_point.name)
 
 
 def _own_version() -> str:
+    from importlib import metadata
+
     try:
         return metadata.version("llmbuffer")
     except metadata.PackageNotFoundError:  # imported from a source tree that is not installed
