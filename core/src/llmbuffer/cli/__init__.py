@@ -6,6 +6,7 @@ Exit codes: 0 fine, 1 something was found (lines were skipped, nothing was repla
 
 from __future__ import annotations
 
+import logging
 import sys
 
 __all__ = ["main"]
@@ -15,6 +16,7 @@ _PARTS = ("rich", "typer")
 
 def main() -> None:
     """Run the command line; always ends with ``SystemExit``."""
+    logging.getLogger("llmbuffer").addHandler(logging.NullHandler())  # the output says what the log would
     try:
         from .app import app
     except ModuleNotFoundError as error:
