@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from tests.loopback import Said, loopback
 
+from llmbuffer.replay import replay, sample_recordings
+from llmbuffer.tokens import EstimateCounter
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SNIPPET = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -41,6 +44,23 @@ def test_every_snippet_runs(
     if page.name == "README.md":
         assert "It is in Lyon. | A parcel, on its way." in capsys.readouterr().out
         assert len(server.bodies) == len(answers)
+
+
+def test_the_figures_of_the_readme_are_those_of_the_sample() -> None:
+    rows = re.findall(r"^\| (\S+) \| (default|buffered) \| (\S+) \| (\S+) \| (\S+) \|$", PAGES[0].read_text("utf-8"), re.MULTILINE)
+    assert len(rows) == 6
+    for model, layout, *shown in rows:
+        total = replay(
+            sample_recordings(),
+            dialect="anthropic" if model.startswith("claude") else "openai",
+            model=model,
+            layout=layout,  # type: ignore[arg-type]  # the pattern admits these two
+            noise=("clock", "retrieval"),
+            seed=7,
+            counter=EstimateCounter(),
+        ).total
+        assert total.cost_usd is not None
+        assert shown == [f"{total.hit_ratio:.4f}", f"{total.share_of_oracle:.4f}", f"{total.cost_usd:.2f}"], model
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -273,6 +273,9 @@ MADE: dict[str, tuple[Callable[[], Any], type[LLMBufferError]]] = {
     "a dialect that is none": (lambda: Session(StableContext("m"), 5), DialectError),  # type: ignore[arg-type]  # what the test is about
     "a context that is none": (lambda: Session("gpt-5.5"), MessageError),  # type: ignore[arg-type]  # what the test is about
     "an unknown placement": (lambda: Session(StableContext("m"), placement="above"), PlacementError),  # type: ignore[arg-type]  # what the test is about
+    "a routing key that is a number": (lambda: Session(StableContext("m"), routing_key=5), MessageError),  # type: ignore[arg-type]  # what the test is about
+    "a surrogate in the routing key": (lambda: Session(StableContext("m"), routing_key=LONE), EncodingError),
+    "a surrogate in the id": (lambda: Session(StableContext("m"), session_id=LONE), EncodingError),
     "no model": (lambda: StableContext(""), MessageError),
     "a model that is none": (lambda: StableContext(5), MessageError),  # type: ignore[arg-type]  # what the test is about
     "a surrogate in the model": (lambda: StableContext(LONE), EncodingError),

@@ -12,6 +12,8 @@ import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.properties import naive, wires
+from tests.properties.wires import KINDS, TEXTS, TOOLS, Wire, message_of
 
 from llmbuffer import (
     CacheRules,
@@ -29,8 +31,6 @@ from llmbuffer.observing import WATCHERS
 from llmbuffer.snapshot import relation as relation_of
 from llmbuffer.testing import FakeClock
 from llmbuffer.testing.guard import PrefixGuard
-from tests.properties import naive, wires
-from tests.properties.wires import KINDS, TEXTS, TOOLS, Wire, message_of
 
 Dynamic = tuple[tuple[str, str], ...]
 DYNAMIC = st.none() | st.dictionaries(st.sampled_from(["clock", "found"]), st.sampled_from(["", "12:00", "12:01"]), max_size=2)

@@ -13,7 +13,7 @@ from .context import Segment, StableContext
 from .errors import DialectError, MessageError, PairingError, PlacementError
 from .family import Family
 from .freezing import refuse_move
-from .frozen import FrozenDict
+from .frozen import FrozenDict, check_text
 from .layout import Head, Placement, Sharing, render_head
 from .ledger import Ledger, LedgerEntry
 from .messages import Message
@@ -97,6 +97,9 @@ class Session:
         self.client = client
         counter = tokens if tokens is not None else counter_for(context.model)
         key = routing_key if routing_key is not None else self.id
+        if not isinstance(key, str):
+            raise MessageError(f"the routing key is a {type(key).__name__}: give a string")
+        check_text(key, "routing_key")
         self._family = Family(counter, clock, prices=prices, sharing=sharing, routing_key=key)
         self._context = context
         self._dialect: Dialect = named.bind(context.model)

@@ -71,7 +71,9 @@ class Anthropic:
         if message.role in ("system", "developer") and role == "user":
             blocks = tuple(_as_instruction(block) for block in blocks)
         elif role == "system" and any(block_kind(block) != "text" for block in blocks):
-            raise LossyError("an instruction between messages is text only: give what else it holds to the user message")
+            raise LossyError(
+                "an instruction between messages is text only: give what else it holds to the user message"
+            )
         kinds = tuple(block_kind(block) for block in blocks)
         marks = [index for index, kind in enumerate(kinds) if kind in self.rules.markable]
         opens = previous_role is None and role == "assistant" and bool(blocks)
@@ -153,11 +155,14 @@ class Anthropic:
         )
 
     def read_message(self, response: Any) -> Message:
-        """The content blocks of the reply; blocks without a neutral part stay as they came."""
+        """The content blocks of the reply; blocks without a neutral part stay as they came, but for fields that are null."""
         data = as_dict(response)
         if not isinstance(data.get("content"), str | list | tuple):
             raise DialectError(f"the response has no content: found the fields {list(data)}")
-        return Message("assistant", from_blocks(data["content"]))
+        content = data["content"]
+        if not isinstance(content, str):
+            content = [_without_nulls(block) for block in content]
+        return Message("assistant", from_blocks(content))
 
     def send(self, client: Any, kwargs: Mapping[str, Any]) -> Any:
         """``client.messages.create(**kwargs)``"""
@@ -183,6 +188,13 @@ class Anthropic:
                 for piece in whole.add(as_dict(event)):
                     yield piece
         yield Event("done", value=whole.response())
+
+
+def _without_nulls(block: Any) -> Any:
+    """A block without the fields that the SDK's ``model_dump()`` fills up with null."""
+    if not isinstance(block, Mapping):
+        return block
+    return {key: value for key, value in block.items() if value is not None}
 
 
 def _as_instruction(block: FrozenDict) -> FrozenDict:

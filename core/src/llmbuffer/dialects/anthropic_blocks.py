@@ -62,7 +62,9 @@ def _block(part: Part) -> FrozenDict:
         return _document(part)
     if isinstance(part, ToolCall):
         extra = FrozenDict() if part.extra is None else _own(part.extra)
-        return FrozenDict({"type": "tool_use", "id": part.id, "name": part.name, "input": _input(part), **extra})
+        return FrozenDict(
+            {"type": "tool_use", "id": part.id, "name": part.name, "input": _input(part), **extra}
+        )
     if isinstance(part, ToolResult):
         return _result(part)
     if isinstance(part, Opaque):

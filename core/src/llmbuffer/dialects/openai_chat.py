@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import DialectError, LossyError
 from ..frozen import FrozenDict, FrozenList, freeze
-from ..messages import Message, Tool
+from ..messages import Message, Tool, content_hash
 from ..openai_messages import from_openai, wire_message
 from ..rules import CacheRules, Event, Rendered
 from ..usage import Usage
@@ -52,6 +52,7 @@ _SDK_FIELDS = frozenset(
     ]
 )
 _PATH = "chat.completions"
+MAX_ROUTING_KEY = 64  # characters of a prompt_cache_key: OpenAI's API reference
 _INSTRUCTIONS = frozenset({"system", "developer"})
 
 
@@ -165,7 +166,8 @@ class OpenAIChat:
         if tools:
             body["tools"] = tools
         if self.rules.routing_field is not None and routing_key is not None:
-            body[self.rules.routing_field] = routing_key
+            short = len(routing_key) <= MAX_ROUTING_KEY
+            body[self.rules.routing_field] = routing_key if short else content_hash(routing_key.encode())
         if self.rules.implicit and not implicit:
             options = params.get("prompt_cache_options") or {}
             params = {**params, "prompt_cache_options": FrozenDict({"mode": "explicit", **options})}
@@ -194,7 +196,7 @@ class OpenAIChat:
         )
 
     def read_message(self, response: Any) -> Message:
-        """The first choice. Fields that say nothing (null, empty lists) are left out."""
+        """The first choice. Fields that say nothing (null, empty lists), and those that the SDK added, are left out."""
         data = as_dict(response)
         choices = data.get("choices")
         choice = choices[0] if isinstance(choices, list | tuple) and choices else None
@@ -202,8 +204,12 @@ class OpenAIChat:
         if not isinstance(message, Mapping):
             raise DialectError(f"the response has no choices with a message: found the fields {list(data)}")
         kept = {
-            key: value for key, value in message.items() if key == "content" or value not in (None, [], {})
+            key: value
+            for key, value in message.items()
+            if key == "content" or (key != "parsed" and value not in (None, [], {}))
         }
+        if isinstance(kept.get("tool_calls"), list):
+            kept["tool_calls"] = [_as_sent(call) for call in kept["tool_calls"]]
         return from_openai({"content": None, **kept, "role": "assistant"})
 
     def send(self, client: Any, kwargs: Mapping[str, Any]) -> Any:
@@ -230,6 +236,18 @@ class OpenAIChat:
                 for event in whole.add(as_dict(chunk)):
                     yield event
         yield Event("done", value=whole.response())
+
+
+def _as_sent(call: Any) -> Any:
+    """A call without what the SDK's parsing and streaming helpers added to it."""
+    if not isinstance(call, Mapping):
+        return call
+    sent = {key: value for key, value in call.items() if key != "index" and value is not None}
+    if isinstance(sent.get("function"), Mapping):
+        sent["function"] = {
+            key: value for key, value in sent["function"].items() if key != "parsed_arguments"
+        }
+    return sent
 
 
 def _streaming(kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -106,7 +106,7 @@ _READ = {
     "o1": 0.5,
     "gpt-6.1": 0.05,
 }  # litellm 1.109.1
-_VERSION = re.compile(r"gpt-(\d+)(?:\.(\d+))?")
+_VERSION = re.compile(r"gpt-(\d)(?!\d)(?:\.(\d+))?")  # no second digit: Azure writes gpt-35 for 3.5
 
 
 def rules_for(model: str) -> CacheRules:
