@@ -54,7 +54,7 @@ def test_the_figures_of_the_readme_are_those_of_the_sample() -> None:
             sample_recordings(),
             dialect="anthropic" if model.startswith("claude") else "openai",
             model=model,
-            layout=layout,  # type: ignore[arg-type]  # the pattern admits these two
+            layout=layout,
             noise=("clock", "retrieval"),
             seed=7,
             counter=EstimateCounter(),

@@ -16,6 +16,7 @@ from llmbuffer import (
     FrozenError,
     Image,
     LLMBufferError,
+    LoopError,
     LossyError,
     Message,
     MessageError,
@@ -32,7 +33,6 @@ from llmbuffer import (
     UnknownDialectError,
     Usage,
 )
-from llmbuffer.errors import LoopError
 from llmbuffer.tokens import EstimateCounter
 
 MODELS = {"gpt-5.5": "openai", "gpt-5.6": "openai", "claude-sonnet-5.5": "anthropic"}

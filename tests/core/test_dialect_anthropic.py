@@ -11,7 +11,8 @@ from anthropic.types import RawMessageStreamEvent
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
-from tests.loopback import Said, anthropic_raw, anthropic_whole
+from tests.loopback import Said, anthropic_raw, anthropic_whole, loopback
+from tests.scripted_session import client_of
 
 from llmbuffer import (
     DialectError,
@@ -431,6 +432,21 @@ def test_blocks_without_a_neutral_part_come_back_as_they_came() -> None:
         assert [call.name for call in message.tool_calls] == ["f"]
         assert json.loads(message.tool_calls[0].arguments) == {"b": 1, "a": [1.5, None]}
         assert list(json.loads(message.tool_calls[0].arguments)) == ["b", "a"]
+
+
+def test_what_the_sdk_s_own_helpers_return_is_read_alike() -> None:
+    said = Said("hm", calls=(("c1", "f", '{"q": "x", "a": 1}'),))
+    kwargs = (
+        Session(StableContext("claude-sonnet-5.5", tools=[{"name": "f"}]), "anthropic").request("hi").kwargs
+    )
+    with loopback([said, said]) as server, client_of("claude-sonnet-5.5", server) as client:
+        with client.messages.stream(**kwargs) as events:
+            streamed = events.get_final_message()
+        plain = client.messages.create(**kwargs)
+    expected = DIALECT.read_message(anthropic_whole(said))
+    for response in (streamed, plain, streamed.model_dump(), plain.model_dump(), plain.to_dict()):
+        assert DIALECT.read_message(response) == expected
+        assert DIALECT.read_usage(response) == DIALECT.read_usage(anthropic_whole(said))
 
 
 @pytest.mark.parametrize("response", [{}, {"content": None}, {"content": 3}, {"content": [3]}, "x", None])

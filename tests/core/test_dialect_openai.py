@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from tests.loopback import Said, openai_chunks, openai_whole
+from tests.loopback import Said, loopback, openai_chunks, openai_whole
+from tests.scripted_session import client_of
 
 from llmbuffer import (
     DialectError,
@@ -272,13 +273,13 @@ def long_session(model: str, **options: Any) -> Session:
 
 
 @pytest.mark.parametrize(
-    "model", ["gpt-4o", "gpt-4.1-mini", "gpt-5", "gpt-5.5", "o3", "deepseek-chat", "my-model"]
+    "model", ["gpt-4o", "gpt-4.1-mini", "gpt-35-turbo", "gpt-5", "gpt-5.5", "o3", "deepseek-chat", "my-model"]
 )
 def test_models_that_do_not_know_marks_never_get_any(model: str) -> None:
     body = long_session(model).request("hi", dynamic={"clock": "12:00"}).body
     assert marks_of(body) == 0
     assert "prompt_cache_options" not in body
-    assert ("prompt_cache_key" in body) == (model not in ("deepseek-chat", "my-model"))
+    assert ("prompt_cache_key" in body) == (model not in ("gpt-35-turbo", "deepseek-chat", "my-model"))
 
 
 @pytest.mark.parametrize("model", ["gpt-5.6", "gpt-5.6-sol", "gpt-6", "gpt-6.1-mini"])
@@ -336,6 +337,15 @@ def test_an_endpoint_of_ones_own_has_rules_of_its_own() -> None:
     assert marks_of(session.request("hi").body) == 1
 
 
+def test_routing_keys_are_never_longer_than_the_api_takes() -> None:
+    keys = {}
+    for key in ("short", "x" * 64, "x" * 65, "x" * 66):
+        keys[key] = Session(StableContext("gpt-5.5"), routing_key=key).request("hi").body["prompt_cache_key"]
+    assert keys["short"] == "short"
+    assert max(map(len, keys.values())) <= 64
+    assert len(set(keys.values())) == 4
+
+
 # Arguments for the SDK
 
 
@@ -343,13 +353,13 @@ def test_fields_that_the_sdk_lacks_go_into_extra_body() -> None:
     body = {
         "model": "m",
         "messages": [],
-        "prompt_cache_options": {},
+        "seed": 1,
         "id_slot": 1,
         "timeout": 3,
         "extra_query": 1,
     }
     kwargs = OLD.kwargs(body)
-    assert kwargs.keys() == {"model", "messages", "prompt_cache_options", "extra_body"}
+    assert kwargs.keys() == {"model", "messages", "seed", "extra_body"}
     assert kwargs["extra_body"] == {"id_slot": 1, "timeout": 3, "extra_query": 1}
     assert "extra_body" not in OLD.kwargs({"model": "m", "messages": []})
 
@@ -438,6 +448,27 @@ def test_fields_that_say_nothing_are_left_out_and_others_are_kept() -> None:
     assert wire_of(extra)["own"] == {"x": 1}
     thought = OLD.read_message(reply({"content": "yes", "reasoning_content": "hm"}))
     assert thought == Message("assistant", [Reasoning("hm"), Text("yes")])
+
+
+def test_what_the_sdk_s_own_helpers_add_is_not_sent_back() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"q": {"type": "string"}},
+        "required": ["q"],
+        "additionalProperties": False,
+    }
+    said = Said("hm", calls=(("c1", "f", '{"q": "x"}'),))
+    context = StableContext("gpt-5.5", tools=[{"name": "f", "parameters": schema, "strict": True}])
+    kwargs = Session(context).request("hi").kwargs
+    with loopback([said, said, said]) as server, client_of("gpt-5.5", server) as client:
+        with client.chat.completions.stream(**kwargs, stream_options={"include_usage": True}) as events:
+            streamed = events.get_final_completion()
+        parsed = client.chat.completions.parse(**kwargs)
+        plain = client.chat.completions.create(**kwargs)
+    expected = OLD.read_message(openai_whole(said))
+    for response in (streamed, parsed, plain, parsed.model_dump(), plain.model_dump(), plain.to_dict()):
+        assert OLD.read_message(response) == expected
+        assert OLD.read_usage(response) == OLD.read_usage(openai_whole(said))
 
 
 def test_a_server_that_departs_from_the_sdk_s_types_is_read_without_a_warning() -> None:

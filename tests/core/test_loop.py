@@ -25,6 +25,7 @@ from llmbuffer import (
     FrozenError,
     Image,
     LLMBufferError,
+    LoopError,
     Message,
     Observation,
     Opaque,
@@ -35,7 +36,6 @@ from llmbuffer import (
     ToolCall,
     ToolResult,
 )
-from llmbuffer.errors import LoopError
 from llmbuffer.rules import Event
 
 TOOLS = [{"name": name, "parameters": {"type": "object"}} for name in ("add", "look_up", "fail")]

@@ -398,3 +398,13 @@ def test_a_turn_that_the_user_interrupts_is_read_up_to_its_own_text() -> None:
     session.append(Message("user", "stop, something else"))
     forecast = session.request().forecast
     assert forecast.read_tokens > 0.9 * first * session.family.calibration("claude-sonnet-5.5").factor
+
+
+def test_a_breakpoint_that_one_request_asks_for_takes_a_slot() -> None:
+    system = [Segment("policy", POLICY, level="global"), Segment("customer", POLICY, level="user")]
+    session = Session(StableContext("claude-sonnet-5.5", system, tools=[TOOL]), dialect="anthropic")
+    observe(session, dynamic={"clock": "12:00"})
+    full = json.dumps(session.request("again", dynamic={"clock": "12:01"}).body).count("cache_control")
+    own = session.request("again", dynamic={"clock": "12:01"}, params={"cache_control": {"type": "ephemeral"}})
+    assert full == 4
+    assert json.dumps(own.body).count("cache_control") == 4

@@ -56,7 +56,9 @@ class Segment(msgspec.Struct, frozen=True, gc=False):
                 f"segment {self.name!r}: name and content are strings, not {type(self.content).__name__}"
             )
         if self.ttl not in (None, "long"):
-            raise MessageError(f"segment {self.name!r}: unknown ttl {self.ttl!r}; use 'long' (1 h or 12 h) or None")
+            raise MessageError(
+                f"segment {self.name!r}: unknown ttl {self.ttl!r}; use 'long' (1 h or 12 h) or None"
+            )
         if len(self.content) > MAX_MESSAGE_BYTES:
             raise MessageError(
                 f"segment {self.name!r} has {len(self.content):,} characters: no provider takes a request of that size"

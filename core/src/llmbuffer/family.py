@@ -46,7 +46,7 @@ class Family:
         self.sharing: Sharing = {**DEFAULT_SHARING, **(sharing or {})}
         self.routing_key = routing_key
         self._lock = Lock()
-        self._caches: dict[str, CacheModel] = {}
+        self._caches: list[CacheModel] = []
         self._calibrations: dict[str, Calibration] = {}
         self._prices: dict[str, Price | None] = {}
 
@@ -61,10 +61,13 @@ class Family:
             return self._cache(dialect).commit(snapshot, at, visible_at)
 
     def _cache(self, dialect: Dialect) -> CacheModel:
+        """The cache under these rules; models that share a name of rules may differ in their figures."""
         rules = dialect.rules
-        if rules.name not in self._caches:
-            self._caches[rules.name] = CacheModel(rules, limit=_REMEMBERED, count=self.counter.count)
-        return self._caches[rules.name]
+        for cache in self._caches:
+            if cache.rules is rules or cache.rules == rules:
+                return cache
+        self._caches.append(CacheModel(rules, limit=_REMEMBERED, count=self.counter.count))
+        return self._caches[-1]
 
     def calibration(self, model: str) -> Calibration:
         """The correction of counted tokens by reported ones."""

@@ -70,8 +70,8 @@ def _segments(
     if dynamic is not None:
         return dynamic_segments(dynamic)
     turn = base.turn
-    if user is None and turn is not None and turn.user.node is not base.tip:
-        return turn.segments  # in the middle of a turn: what it began with, if anything
+    if user is None and turn is not None and (turn.segments or turn.user.node is not base.tip):
+        return turn.segments  # in the middle of a turn, or asked once more: what it began with, if anything
     return session.context.dynamic
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 import msgspec
 
-from .context import StableContext
 from .family import Family
 from .layout import Candidate, Head, Level, plan_marks
 from .placing import Placed
@@ -24,14 +25,14 @@ class Prompt:
         self,
         placed: Placed,
         *,
-        context: StableContext,
+        params: Mapping[str, Any],
         dialect: Dialect,
         head: Head,
         family: Family,
         fork_anchor: Anchor | None,
     ) -> None:
         self.placed, self.head, self.dialect = placed, head, dialect
-        self._context, self._family, self._fork_anchor = context, family, fork_anchor
+        self.params, self._family, self._fork_anchor = params, family, fork_anchor
 
     @cached_property
     def snapshot(self) -> Snapshot:
@@ -74,7 +75,7 @@ class Prompt:
         Writing costs w - 1 more now and saves w - r if a further request follows: it pays if p > (w - 1) / (w - r).
         """
         rules, state = self.dialect.rules, self.placed.state
-        if not self._context.tools or self.placed.turn is None:
+        if not self.head.tools or self.placed.turn is None:
             return False
         likely = (state.requests - state.turns + 1) / (state.requests + 2)
         return likely * (rules.write_multiplier - rules.read_multiplier) > rules.write_multiplier - 1
@@ -85,7 +86,7 @@ class Prompt:
         rules, state = self.dialect.rules, self.placed.state
         if not rules.has_marks:
             return []
-        taken = state.given_marks + self.head.given_marks + ("cache_control" in self._context.params)
+        taken = state.given_marks + self.head.given_marks + ("cache_control" in self.params)
         instead = 1 if rules.implicit and not self.implicit else 0  # the slot of the implicit one
         tail = self._candidate("tail", state.anchor)
         levels = [self._level(level) for level in self.head.levels]

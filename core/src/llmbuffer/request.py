@@ -13,6 +13,7 @@ from .context import CacheKey, Segment, StableContext
 from .errors import MessageError
 from .forecast import Forecast, forecast
 from .frozen import FrozenDict
+from .layout import Head
 from .messages import Message, content_hash
 from .observing import Observation
 from .placing import Placed
@@ -48,7 +49,7 @@ class Request:
         self.placed = placed
         self.at = session.clock()
         self._params = params
-        self._prompt = session.prompt(placed)
+        self._prompt = session.prompt(placed, params)
         self._context = session.context
 
     @property
@@ -66,13 +67,18 @@ class Request:
         """The dialect that the request was made with."""
         return self._prompt.dialect
 
+    @property
+    def head(self) -> Head:
+        """Tools and stable system text that the request was made with, rendered."""
+        return self._prompt.head
+
     @cached_property
     def body(self) -> FrozenDict:
         """The JSON body: read-only ``dict`` and ``list`` objects, shared with the session; deepcopy gives plain ones."""
         return assemble(
             self._prompt,
             model=self._context.model,
-            params={**self._context.params, **self._params},
+            params=self._prompt.params,
             routing_key=self.session.family.routing_key,
         )
 

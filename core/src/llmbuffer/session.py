@@ -234,11 +234,11 @@ class Session:
             self._refuse(self._context.replace(params={**self._context.params, **extra}))
         return extra
 
-    def prompt(self, placed: Placed) -> Prompt:
-        """The geometry of a request with this session's context."""
+    def prompt(self, placed: Placed, params: Mapping[str, Any]) -> Prompt:
+        """The geometry of a request with this session's context, and ``params`` of its own."""
         return Prompt(
             placed,
-            context=self._context,
+            params={**self._context.params, **params},
             dialect=self._dialect,
             head=self._head,
             family=self._family,
@@ -252,6 +252,11 @@ class Session:
             target = self
             if self._state is not request.base:
                 target = self.fork()
+                target._context, target._dialect, target._head = (
+                    request.context,
+                    request.dialect,
+                    request.head,
+                )
                 target._fork_anchor = request.base.anchor
             target._state, target._frozen = state, True
             return record(request, target, usage, reply)

@@ -93,7 +93,9 @@ def notes(result: ReplayResult) -> Iterator[str]:
     """What a reader has to know about the figures."""
     if result.estimated:
         lacks_file = result.dialect == "openai" and result.counter != "o200k_base"
-        hint = "; for exact counts set TIKTOKEN_CACHE_DIR, or install llama-index-core, which carries the files"
+        hint = (
+            "; for exact counts set TIKTOKEN_CACHE_DIR, or install llama-index-core, which carries the files"
+        )
         yield f"tokens: estimated with {result.counter}{hint if lacks_file else ''}"
     if "clock" in result.noise and result.layout == "buffered":
         yield "clock: as of the turn's begin"
