@@ -90,7 +90,9 @@ def build(session: nox.Session) -> None:
         scripts = venv / ("Scripts" if sys.platform == "win32" else "bin")
         wanted = f"llmbuffer[{extra}]>=1" if extra else "llmbuffer>=1"
         session.run(str(scripts / "pip"), "install", "--quiet", "--find-links", "dist", wanted, external=True)
-        session.run(str(scripts / "python"), "-c", "import llmbuffer; print(llmbuffer.__version__)", external=True)
+        session.run(
+            str(scripts / "python"), "-c", "import llmbuffer; print(llmbuffer.__version__)", external=True
+        )
         if extra in ("cli", "all"):
             session.run(str(scripts / "llmbuffer"), "--version", external=True)
 

@@ -47,7 +47,11 @@ def test_every_snippet_runs(
 
 
 def test_the_figures_of_the_readme_are_those_of_the_sample() -> None:
-    rows = re.findall(r"^\| (\S+) \| (default|buffered) \| (\S+) \| (\S+) \| (\S+) \|$", PAGES[0].read_text("utf-8"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| (\S+) \| (default|buffered) \| (\S+) \| (\S+) \| (\S+) \|$",
+        PAGES[0].read_text("utf-8"),
+        re.MULTILINE,
+    )
     assert len(rows) == 6
     for model, layout, *shown in rows:
         total = replay(
@@ -60,7 +64,9 @@ def test_the_figures_of_the_readme_are_those_of_the_sample() -> None:
             counter=EstimateCounter(),
         ).total
         assert total.cost_usd is not None
-        assert shown == [f"{total.hit_ratio:.4f}", f"{total.share_of_oracle:.4f}", f"{total.cost_usd:.2f}"], model
+        assert shown == [f"{total.hit_ratio:.4f}", f"{total.share_of_oracle:.4f}", f"{total.cost_usd:.2f}"], (
+            model
+        )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

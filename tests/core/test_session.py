@@ -405,6 +405,8 @@ def test_a_breakpoint_that_one_request_asks_for_takes_a_slot() -> None:
     session = Session(StableContext("claude-sonnet-5.5", system, tools=[TOOL]), dialect="anthropic")
     observe(session, dynamic={"clock": "12:00"})
     full = json.dumps(session.request("again", dynamic={"clock": "12:01"}).body).count("cache_control")
-    own = session.request("again", dynamic={"clock": "12:01"}, params={"cache_control": {"type": "ephemeral"}})
+    own = session.request(
+        "again", dynamic={"clock": "12:01"}, params={"cache_control": {"type": "ephemeral"}}
+    )
     assert full == 4
     assert json.dumps(own.body).count("cache_control") == 4

@@ -17,7 +17,17 @@ from llmbuffer import CacheRules, Message, StableContext
 from llmbuffer.snapshot import message_tokens, texts
 
 MARKS = ("cache_control", "prompt_cache_breakpoint")
-MARKABLE = {"text", "image", "document", "search_result", "tool_use", "tool_result", "image_url", "file", "input_audio"}
+MARKABLE = {
+    "text",
+    "image",
+    "document",
+    "search_result",
+    "tool_use",
+    "tool_result",
+    "image_url",
+    "file",
+    "input_audio",
+}
 
 
 def dumped(value: object) -> str:
@@ -121,7 +131,9 @@ def _illegal_anthropic(body: dict[str, Any]) -> str | None:
             return f"{two} follows {one} at {index + 1}"
     for index, message in enumerate(messages):
         kinds = [block["type"] for block in message["content"]]
-        if not kinds or any(block["type"] == "text" and not block["text"].strip() for block in message["content"]):
+        if not kinds or any(
+            block["type"] == "text" and not block["text"].strip() for block in message["content"]
+        ):
             return f"message {index} is empty or holds an empty text"
         results = kinds.count("tool_result")
         if kinds[:results] != ["tool_result"] * results:
@@ -165,7 +177,12 @@ def _illegal_openai(body: dict[str, Any]) -> str | None:
             return f"message {index} has no content"
     if waiting:
         return f"{waiting} were not answered"
-    parts = [(m["role"], part) for m in body["messages"] for part in m.get("content") or () if isinstance(part, dict)]
+    parts = [
+        (m["role"], part)
+        for m in body["messages"]
+        for part in m.get("content") or ()
+        if isinstance(part, dict)
+    ]
     marked = [(role, part) for role, part in parts if "prompt_cache_breakpoint" in part]
     if body["model"] == "gpt-5.5":
         return "fields that the model refuses" if marked or "prompt_cache_options" in body else None
@@ -242,7 +259,9 @@ def _unit_of(ends: list[int], blocks: int) -> int:
     return next(index for index, end in enumerate(ends) if end >= blocks) + 1
 
 
-def _head_units(context: StableContext, dialect: str, rules: CacheRules, count: Callable[[str], int]) -> list[Unit]:
+def _head_units(
+    context: StableContext, dialect: str, rules: CacheRules, count: Callable[[str], int]
+) -> list[Unit]:
     units = [Unit(_digest([context.model]), 0, 0, ("model",), "")]
     for tool in context.tools:
         text = dumped(_tool(tool, dialect))
@@ -253,7 +272,9 @@ def _head_units(context: StableContext, dialect: str, rules: CacheRules, count: 
     return units
 
 
-def _ends(context: StableContext, wires: Sequence[dict[str, Any]], dialect: str, rules: CacheRules) -> list[int]:
+def _ends(
+    context: StableContext, wires: Sequence[dict[str, Any]], dialect: str, rules: CacheRules
+) -> list[int]:
     """Blocks up to the end of each unit, in a body without dynamic text."""
     tools, system = len(context.tools), len(context.segments)
     ends = [0, *range(1, tools + 1)]

@@ -33,10 +33,15 @@ from llmbuffer.testing import FakeClock
 from llmbuffer.testing.guard import PrefixGuard
 
 Dynamic = tuple[tuple[str, str], ...]
-DYNAMIC = st.none() | st.dictionaries(st.sampled_from(["clock", "found"]), st.sampled_from(["", "12:00", "12:01"]), max_size=2)
+DYNAMIC = st.none() | st.dictionaries(
+    st.sampled_from(["clock", "found"]), st.sampled_from(["", "12:00", "12:01"]), max_size=2
+)
 LEVELS = st.lists(st.sampled_from(["global", "tenant", "user", "session"]), max_size=3)
 PAUSES = st.sampled_from([1, 100, 290, 310, 1_700, 1_900, 3_500])
-MODELS = {"openai": ["gpt-5.5", "gpt-5.6", "gpt-5.4"], "anthropic": ["claude-sonnet-5.5", "claude-haiku-4.5", "claude-opus-4.8"]}
+MODELS = {
+    "openai": ["gpt-5.5", "gpt-5.6", "gpt-5.4"],
+    "anthropic": ["claude-sonnet-5.5", "claude-haiku-4.5", "claude-opus-4.8"],
+}
 
 
 class Counter:
@@ -114,7 +119,10 @@ class Sessions(RuleBasedStateMachine):
         self.seen: list[Asked] = []
         self.caches: dict[str, naive.NaiveCache] = {}
         self.planned = 0
-        self.newest, self.in_order = 0.0, True  # a cache model forgets what is over; later it may be asked about the past
+        self.newest, self.in_order = (
+            0.0,
+            True,
+        )  # a cache model forgets what is over; later it may be asked about the past
         self.guard = PrefixGuard()
         WATCHERS.append(self.guard)
 
@@ -131,7 +139,9 @@ class Sessions(RuleBasedStateMachine):
         always=st.booleans(),
         placement=st.sampled_from(["turn", "tail", "sticky", "auto"]),
     )
-    def begin(self, levels: list[Any], length: int, tools: bool, long: bool, always: bool, placement: Any) -> None:
+    def begin(
+        self, levels: list[Any], length: int, tools: bool, long: bool, always: bool, placement: Any
+    ) -> None:
         segments = [Segment(f"s{index}", str(index) * length, level) for index, level in enumerate(levels)]
         if segments and long:
             segments[0] = msgspec.structs.replace(segments[0], ttl="long")
@@ -184,7 +194,12 @@ class Sessions(RuleBasedStateMachine):
             return
         if not says and not dynamic and line.history[-1][0].role == "assistant":
             return
-        if not says and dynamic is None and line.turn_dynamic == () and line.turn_user == len(line.history) - 1:
+        if (
+            not says
+            and dynamic is None
+            and line.turn_dynamic == ()
+            and line.turn_user == len(line.history) - 1
+        ):
             return  # asked once more after a reply that said nothing: whether the text was cleared is not kept
         wire = data.draw(KINDS[self.dialect].user) if says else None
         user = None if wire is None else message_of(wire, self.dialect)
@@ -285,7 +300,12 @@ class Sessions(RuleBasedStateMachine):
         return self.caches.setdefault(asked.context.model, naive.NaiveCache(rules, Counter().count))
 
     def _checked(
-        self, line: Line, request: Request, user: Message | None, wire: Wire | None, given: dict[str, str] | None
+        self,
+        line: Line,
+        request: Request,
+        user: Message | None,
+        wire: Wire | None,
+        given: dict[str, str] | None,
     ) -> Asked:
         context, rules = line.session.context, line.session.dialect.rules
         after = line.forked(line.session)
@@ -325,10 +345,15 @@ class Sessions(RuleBasedStateMachine):
     def _check_place(self, found: naive.Sent, after: Line, context: StableContext, session: Session) -> None:
         """Behind the turn's user message, or at the end; never between a tool's result and the final answer."""
         head = 1 + len(context.tools) + len(context.segments)
-        at = next(index for index, unit in enumerate(found.units) if unit.alike == ("block", "messages")) - head
+        at = (
+            next(index for index, unit in enumerate(found.units) if unit.alike == ("block", "messages"))
+            - head
+        )
         end = len(after.history)
         in_turn = end if after.turn_user is None else after.turn_user + 1
-        allowed = {"turn": {in_turn}, "tail": {end}, "sticky": {in_turn}, "auto": {in_turn, end}}[session.placement]
+        allowed = {"turn": {in_turn}, "tail": {end}, "sticky": {in_turn}, "auto": {in_turn, end}}[
+            session.placement
+        ]
         if after.history[-1][0].role == "tool":
             allowed = {in_turn}
         assert at in allowed
@@ -340,7 +365,9 @@ class Sessions(RuleBasedStateMachine):
         for other in self.seen:
             expected = naive.relation(other.sent, asked.sent)
             assert relation_of(other.request.snapshot, request.snapshot) == expected
-            assert relation_of(request.snapshot, other.request.snapshot) == naive.relation(asked.sent, other.sent)
+            assert relation_of(request.snapshot, other.request.snapshot) == naive.relation(
+                asked.sent, other.sent
+            )
         self.seen = [*self.seen[-11:], asked]
 
     @invariant()
@@ -371,11 +398,15 @@ class Changing(Sessions):
             self.lines.append(line)
         else:
             line.session.thaw("a test")
-            changes = {"system": {"system": "new"}, "tools": {"tools": TOOLS[:1]}, "model": {"model": model}}[what]
+            changes = {"system": {"system": "new"}, "tools": {"tools": TOOLS[:1]}, "model": {"model": model}}[
+                what
+            ]
             line.session.update(**changes)
         line.committed = []
         for asked in self.asked:  # the state may have been rendered anew, so their replies go to forks
-            asked.version = -1 if asked.line is line and asked.request.base is not line.session._state else asked.version
+            asked.version = (
+                -1 if asked.line is line and asked.request.base is not line.session._state else asked.version
+            )
 
 
 def _containers(value: Any) -> list[Any]:
@@ -392,7 +423,12 @@ def _with_sticky(user: Message, wire: Wire, dynamic: Dynamic, turns: int) -> tup
     return message, {**wire, "content": [*parts, *map(wires.text_part, added)]}
 
 
-CASES = [("openai", "gpt-5.5"), ("openai", "gpt-5.6"), ("anthropic", "claude-sonnet-5.5"), ("anthropic", "claude-haiku-4.5")]
+CASES = [
+    ("openai", "gpt-5.5"),
+    ("openai", "gpt-5.6"),
+    ("anthropic", "claude-sonnet-5.5"),
+    ("anthropic", "claude-haiku-4.5"),
+]
 
 
 def cases(base: type[Sessions], dialect: str, model: str, examples: int) -> Any:

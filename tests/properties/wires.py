@@ -11,11 +11,17 @@ from llmbuffer.dialects.anthropic_blocks import from_message
 
 Wire = dict[str, Any]
 TOOLS = [
-    {"name": "look_up", "description": "Look up.", "parameters": {"type": "object", "properties": {"q": {}, "a": {}}}},
+    {
+        "name": "look_up",
+        "description": "Look up.",
+        "parameters": {"type": "object", "properties": {"q": {}, "a": {}}},
+    },
     {"name": "add", "description": "Add numbers.", "parameters": {"type": "object"}},
 ]
 # Few texts, so that two forks often say the same; some that escape oddly, hold breaks, or look like something else.
-TEXTS = st.sampled_from(["yes", "no", "why?", "é 漢 🙂", 'a "b" \\ \n c', "<|endoftext|>", "</context>", "x" * 40, " a "])
+TEXTS = st.sampled_from(
+    ["yes", "no", "why?", "é 漢 🙂", 'a "b" \\ \n c', "<|endoftext|>", "</context>", "x" * 40, " a "]
+)
 IDS = st.sampled_from(["call_1", "call_2", "call_3", "tooluse-é"])
 _DATA_URL = "data:image/png;base64,iVBORw0KGgo="
 
@@ -50,7 +56,9 @@ def calls_of(wire: Wire) -> list[str]:
     return [call["id"] for call in blocks if call.get("type") in ("function", "custom", "tool_use")]
 
 
-def answers(dialect: str, results: list[tuple[str, Any]], *, together: bool, saying: str | None) -> list[Wire]:
+def answers(
+    dialect: str, results: list[tuple[str, Any]], *, together: bool, saying: str | None
+) -> list[Wire]:
     """Tool messages for (id, result) pairs. Anthropic's may stand ``together``, and the user may go on ``saying``."""
     if dialect != "anthropic":
         return [{"role": "tool", "tool_call_id": name, "content": content} for name, content in results]
@@ -74,10 +82,26 @@ _OPENAI_PARTS = st.sampled_from(
     ]
 )
 _ARGUMENTS = st.sampled_from(
-    ["", "{}", '{"b":1,"a":1e2}', '{"a":1,"a":2}', '{"q": "\\u00e9 漢"}', '{"q": "brok', "[1]", '{ "q" : {"z":1} }']
+    [
+        "",
+        "{}",
+        '{"b":1,"a":1e2}',
+        '{"a":1,"a":2}',
+        '{"q": "\\u00e9 漢"}',
+        '{"q": "brok',
+        "[1]",
+        '{ "q" : {"z":1} }',
+    ]
 )
 _FIELDS = st.sampled_from(
-    [{}, {}, {"refusal": None}, {"annotations": []}, {"reasoning_content": "first, …"}, {"x": {"z": 1, "a": [1.5]}}]
+    [
+        {},
+        {},
+        {"refusal": None},
+        {"annotations": []},
+        {"reasoning_content": "first, …"},
+        {"x": {"z": 1, "a": [1.5]}},
+    ]
 )
 _CALL_KINDS = st.sampled_from(["function", "function", "custom", "signed"])
 
@@ -117,7 +141,11 @@ _ANTHROPIC_PARTS = st.sampled_from(
         {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}},
         {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}},
         {"type": "search_result", "title": "t", "source": "s", "content": [text_part("found")]},
-        {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "d"}, "title": "t"},
+        {
+            "type": "document",
+            "source": {"type": "text", "media_type": "text/plain", "data": "d"},
+            "title": "t",
+        },
     ]
 )
 _BEFORE = st.sampled_from(
@@ -129,14 +157,20 @@ _BEFORE = st.sampled_from(
         [text_part("let me see")],
     ]
 )
-_INPUTS = st.sampled_from([{}, {"q": "é 漢"}, {"z": 1, "a": 2}, {"b": {"z": [1, 0.5, None, True], "a": 1e22}}])
+_INPUTS = st.sampled_from(
+    [{}, {"q": "é 漢"}, {"z": 1, "a": 2}, {"b": {"z": [1, 0.5, None, True], "a": 1e22}}]
+)
 _MORE = st.sampled_from([{}, {}, {"caller": {"type": "direct"}}])
 
 
 def _anthropic() -> Kinds:
-    user = st.lists(_ANTHROPIC_PARTS, min_size=1, max_size=3).map(lambda parts: {"role": "user", "content": parts})
+    user = st.lists(_ANTHROPIC_PARTS, min_size=1, max_size=3).map(
+        lambda parts: {"role": "user", "content": parts}
+    )
     instruction = TEXTS.map(lambda text: {"role": "system", "content": [text_part(text)]})
-    reply = st.builds(lambda before, text: {"role": "assistant", "content": [*before, text_part(text)]}, _BEFORE, TEXTS)
+    reply = st.builds(
+        lambda before, text: {"role": "assistant", "content": [*before, text_part(text)]}, _BEFORE, TEXTS
+    )
     one = st.builds(
         lambda name, value, more: {"type": "tool_use", "id": name, "name": "look_up", "input": value, **more},
         IDS,
@@ -144,7 +178,9 @@ def _anthropic() -> Kinds:
         _MORE,
     )
     several = st.lists(one, min_size=1, max_size=3, unique_by=lambda call: str(call["id"]))
-    calls = st.builds(lambda before, calls: {"role": "assistant", "content": [*before, *calls]}, _BEFORE, several)
+    calls = st.builds(
+        lambda before, calls: {"role": "assistant", "content": [*before, *calls]}, _BEFORE, several
+    )
     results = st.sampled_from(
         [
             {"content": "found"},
