@@ -1,4 +1,4 @@
-"""The same promises kept the slow way, from bodies and wire messages: layout, legality and caches, without a chain.
+"""Requests the slow way: bodies as blocks, and as units, from the wire messages, without a chain.
 
 A *wire* is a message as a provider's API takes it (a plain dict). A *unit* is what moves as a whole: a tool, a system
 text, a message, a dynamic text.
@@ -8,26 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from hashlib import sha256
-from os.path import commonprefix
 from typing import Any, NamedTuple
 
 from llmbuffer import CacheRules, Message, StableContext
 from llmbuffer.snapshot import message_tokens, texts
 
 MARKS = ("cache_control", "prompt_cache_breakpoint")
-MARKABLE = {
-    "text",
-    "image",
-    "document",
-    "search_result",
-    "tool_use",
-    "tool_result",
-    "image_url",
-    "file",
-    "input_audio",
-}
 
 
 def dumped(value: object) -> str:
@@ -113,84 +100,6 @@ def _merged(wires: Sequence[dict[str, Any]], midway: str | None) -> list[dict[st
     return merged
 
 
-# What an API takes
-
-
-def illegal(body: dict[str, Any], dialect: str) -> str | None:
-    """Why the provider would refuse the body; ``None`` if it would not."""
-    return _illegal_anthropic(body) if dialect == "anthropic" else _illegal_openai(body)
-
-
-def _illegal_anthropic(body: dict[str, Any]) -> str | None:
-    messages = body["messages"]
-    roles = [message["role"] for message in messages]
-    if roles[0] != "user":
-        return f"begins with {roles[0]}"
-    for index, (one, two) in enumerate(zip(roles, roles[1:], strict=False)):
-        if one == two or (two == "system" and one != "user"):
-            return f"{two} follows {one} at {index + 1}"
-    for index, message in enumerate(messages):
-        kinds = [block["type"] for block in message["content"]]
-        if not kinds or any(
-            block["type"] == "text" and not block["text"].strip() for block in message["content"]
-        ):
-            return f"message {index} is empty or holds an empty text"
-        results = kinds.count("tool_result")
-        if kinds[:results] != ["tool_result"] * results:
-            return f"message {index} says something before its tool results"
-        called = [b["id"] for b in messages[index - 1]["content"] if b["type"] == "tool_use"] if index else []
-        answered = [b["tool_use_id"] for b in message["content"] if b["type"] == "tool_result"]
-        if sorted(called) != sorted(answered):
-            return f"message {index} answers {answered}, called were {called}"
-    marked = [block for block in _blocks(body) if "cache_control" in block]
-    return _illegal_marks(marked, 4) or _ttl_order([block["cache_control"] for block in marked])
-
-
-def _blocks(body: dict[str, Any]) -> list[dict[str, Any]]:
-    parts = [part for message in body["messages"] for part in message["content"]]
-    return [*body.get("tools", ()), *body.get("system", ()), *parts]
-
-
-def _illegal_marks(marked: list[dict[str, Any]], slots: int) -> str | None:
-    if len(marked) > slots:
-        return f"{len(marked)} marks, {slots} are allowed"
-    odd = [block["type"] for block in marked if block.get("type", "text") not in MARKABLE]
-    return f"marks on {odd}" if odd else None
-
-
-def _ttl_order(marks: list[dict[str, Any]]) -> str | None:
-    long = ["ttl" in mark for mark in marks]
-    return None if long == sorted(long, reverse=True) else "a long mark behind a short one"
-
-
-def _illegal_openai(body: dict[str, Any]) -> str | None:
-    waiting: list[str] = []
-    for index, message in enumerate(body["messages"]):
-        if message["role"] == "tool":
-            if message["tool_call_id"] not in waiting:
-                return f"message {index} answers {message['tool_call_id']}, open are {waiting}"
-            waiting.remove(message["tool_call_id"])
-        elif waiting:
-            return f"message {index} comes before the answers to {waiting}"
-        waiting += [call["id"] for call in message.get("tool_calls", ())]
-        if message["role"] in ("user", "system", "developer") and not message.get("content"):
-            return f"message {index} has no content"
-    if waiting:
-        return f"{waiting} were not answered"
-    parts = [
-        (m["role"], part)
-        for m in body["messages"]
-        for part in m.get("content") or ()
-        if isinstance(part, dict)
-    ]
-    marked = [(role, part) for role, part in parts if "prompt_cache_breakpoint" in part]
-    if body["model"] == "gpt-5.5":
-        return "fields that the model refuses" if marked or "prompt_cache_options" in body else None
-    if any(role in ("assistant", "tool") for role, _ in marked):
-        return "a mark on what the model wrote or a tool returned"
-    return _illegal_marks([part for _, part in marked], 4 if "prompt_cache_options" in body else 3)
-
-
 # Units
 
 
@@ -241,14 +150,14 @@ def sent(
         alike = ("message", message.role, str(message.name))
         text = "".join(texts(message))
         units.append(Unit(_digest(blocks), message_tokens(message, count), positions, alike, text))
-    at, blocks = _inserted(laid.blocks, plain.blocks, dynamic, dialect)
+    at, inserted = _inserted(laid.blocks, plain.blocks, dynamic, dialect)
     if dynamic:
         assert at in ends, "dynamic text stands at the end of a message"
         place = ends.index(at) + 1
         extra = [Unit(_digest([text]), count(text) + 1, 1, ("block", "messages"), text) for text in dynamic]
         units[place:place] = extra
-        ends[place:place] = [at + blocks - len(dynamic) + 1 + index for index in range(len(dynamic))]
-        ends[place + len(dynamic) :] = [end + blocks for end in ends[place + len(dynamic) :]]
+        ends[place:place] = [at + inserted - len(dynamic) + 1 + index for index in range(len(dynamic))]
+        ends[place + len(dynamic) :] = [end + inserted for end in ends[place + len(dynamic) :]]
     marks = tuple((_unit_of(ends, blocks), long) for blocks, long in laid.marks)
     if rules.implicit and "prompt_cache_options" not in body:
         marks += ((len(units), False),)
@@ -308,8 +217,14 @@ def _inserted(found: list[str], plain: list[str], dynamic: Sequence[str], dialec
     raise AssertionError(f"{dynamic} and nothing else was to be added: {_first_difference(found, plain)}")
 
 
+def shared(a: Sequence[object], b: Sequence[object]) -> int:
+    """How many elements two sequences share from the start."""
+    pairs = enumerate(zip(a, b, strict=False))
+    return next((index for index, (one, two) in pairs if one != two), min(len(a), len(b)))
+
+
 def _first_difference(found: list[str], plain: list[str]) -> str:
-    at = len(commonprefix([found, plain]))
+    at = shared(found, plain)
     return f"block {at}: found {found[at : at + 2]}, expected {plain[at : at + 2]}"
 
 
@@ -334,95 +249,3 @@ def relation(older: Sent, newer: Sent) -> str:
     if b[: len(a)] == a:
         return "extension"
     return "shrunk" if a[: len(b)] == b else "divergent"
-
-
-# Caches
-
-
-@dataclass
-class Entry:
-    units: tuple[Unit, ...]
-    expires: float
-    visible: float
-    long: bool = False
-
-    @property
-    def tokens(self) -> int:
-        return sum(unit.tokens for unit in self.units)
-
-    @property
-    def position(self) -> int:
-        return sum(unit.positions for unit in self.units)
-
-
-@dataclass
-class NaiveCache:
-    """A provider's cache as a list of stored prompts, each compared unit by unit."""
-
-    rules: CacheRules
-    count: Callable[[str], int]
-    entries: list[Entry] = field(default_factory=list)
-
-    def look(self, request: Sent, at: float) -> tuple[int, int, int]:
-        """Tokens read, written and fresh."""
-        read, _ = self._best(request, at)
-        marked = [sum(unit.tokens for unit in request.units[:end]) for end, _ in request.marks]
-        top = max((tokens for tokens in marked if tokens >= self.rules.min_tokens), default=0)
-        written = 0 if self.rules.match == "prefix" else max(0, top - read)
-        return read, written, request.tokens - read - written
-
-    def commit(self, request: Sent, at: float, visible: float) -> tuple[int, int, int]:
-        found = self.look(request, at)
-        _, entry = self._best(request, at)
-        if entry is not None:
-            entry.expires = max(entry.expires, at + self._ttl(entry.long))
-        ends = [(len(request.units), False)] if self.rules.match == "prefix" else request.marks
-        for end, long in ends:
-            self._store(request.units[:end], at, visible, long)
-        return found
-
-    def _ttl(self, long: bool) -> float:
-        return (self.rules.ttl_long or self.rules.ttl) if long else self.rules.ttl
-
-    def _store(self, units: tuple[Unit, ...], at: float, visible: float, long: bool) -> None:
-        new = Entry(units, at + self._ttl(long), visible, long)
-        if new.tokens < self.rules.min_tokens and self.rules.match != "prefix":
-            return
-        for entry in self.entries:
-            if self._digests(entry.units) == self._digests(units) and entry.expires > at:
-                entry.expires, entry.visible = max(entry.expires, new.expires), min(entry.visible, visible)
-                entry.long |= long
-                return
-        self.entries.append(new)
-
-    @staticmethod
-    def _digests(units: tuple[Unit, ...]) -> list[str]:
-        return [unit.digest for unit in units]
-
-    def _best(self, request: Sent, at: float) -> tuple[int, Entry | None]:
-        alive = [entry for entry in self.entries if entry.visible <= at < entry.expires]
-        found = [(self._shared(entry, request), entry) for entry in alive]
-        best = max(found, key=lambda each: each[0], default=(0, None))
-        if best[0] < max(1, self.rules.min_tokens):
-            return 0, None
-        return best[0] // self.rules.step * self.rules.step, best[1]
-
-    def _shared(self, entry: Entry, request: Sent) -> int:
-        if self.rules.match == "prefix":
-            return self._overlap(entry.units, request.units)
-        if self._digests(request.units[: len(entry.units)]) != self._digests(entry.units):
-            return 0
-        if self.rules.match == "lookback":
-            positions = [sum(unit.positions for unit in request.units[:end]) for end, _ in request.marks]
-            if not any(0 <= position - entry.position < self.rules.lookback for position in positions):
-                return 0
-        return entry.tokens
-
-    def _overlap(self, a: tuple[Unit, ...], b: tuple[Unit, ...]) -> int:
-        shared = 0
-        for one, two in zip(a, b, strict=False):
-            if one.digest != two.digest:
-                same = commonprefix([one.text, two.text]) if one.alike == two.alike else ""
-                return shared + (min(self.count(same), one.tokens, two.tokens) if same else 0)
-            shared += one.tokens
-        return shared

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import dataclass, field
 from typing import Any
 
 import hypothesis.strategies as st
@@ -13,6 +12,9 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.properties import naive, wires
+from tests.properties.legal import illegal
+from tests.properties.lines import Asked, Dynamic, Line
+from tests.properties.naive_cache import NaiveCache
 from tests.properties.wires import KINDS, TEXTS, TOOLS, Wire, message_of
 
 from llmbuffer import (
@@ -32,11 +34,11 @@ from llmbuffer.snapshot import relation as relation_of
 from llmbuffer.testing import FakeClock
 from llmbuffer.testing.guard import PrefixGuard
 
-Dynamic = tuple[tuple[str, str], ...]
 DYNAMIC = st.none() | st.dictionaries(
     st.sampled_from(["clock", "found"]), st.sampled_from(["", "12:00", "12:01"]), max_size=2
 )
 LEVELS = st.lists(st.sampled_from(["global", "tenant", "user", "session"]), max_size=3)
+REPLIES = st.sampled_from(["reply", "reply", "calls", "calls", "nothing"])
 PAUSES = st.sampled_from([1, 100, 290, 310, 1_700, 1_900, 3_500])
 MODELS = {
     "openai": ["gpt-5.5", "gpt-5.6", "gpt-5.4"],
@@ -54,57 +56,6 @@ class Counter:
         return 41 * len(text)
 
 
-@dataclass(eq=False)
-class Line:
-    """What a session should hold: its history as messages and wires, and the turn that is open."""
-
-    session: Session
-    history: list[tuple[Message, Wire]] = field(default_factory=list)
-    committed: list[str] = field(default_factory=list)
-    open_calls: list[str] = field(default_factory=list)
-    turn_user: int | None = None
-    turn_dynamic: Dynamic | None = None
-    turns: int = 0
-    version: int = 0
-
-    def add(self, message: Message, wire: Wire) -> None:
-        self.history.append((message, wire))
-        self.version += 1
-        results = [result.call_id for result in message.tool_results]
-        self.open_calls = [call for call in self.open_calls if call not in results]
-        if message.role == "user" and not results:
-            self.turn_user, self.turn_dynamic = len(self.history) - 1, None
-        if message.role == "assistant":
-            self.open_calls = wires.calls_of(wire)
-            if not self.open_calls:
-                self.turns += self.turn_user is not None
-                self.turn_user = self.turn_dynamic = None
-
-    def __repr__(self) -> str:
-        return f"Line({self.session.id[:4]}, version={self.version})"
-
-    def forked(self, session: Session) -> Line:
-        return copy.copy(self)._of(session)
-
-    def _of(self, session: Session) -> Line:
-        self.session, self.history, self.open_calls = session, list(self.history), list(self.open_calls)
-        return self
-
-
-@dataclass(eq=False)
-class Asked:
-    """An open request, and the line as it will be once the request is observed."""
-
-    line: Line
-    after: Line
-    request: Request
-    sent: naive.Sent
-    blocks: list[str]
-    dynamic: Dynamic
-    version: int
-    context: StableContext
-
-
 class Sessions(RuleBasedStateMachine):
     """One family of sessions. Subclasses name the dialect and the model it starts with."""
 
@@ -117,7 +68,7 @@ class Sessions(RuleBasedStateMachine):
         self.lines: list[Line] = []
         self.asked: list[Asked] = []
         self.seen: list[Asked] = []
-        self.caches: dict[str, naive.NaiveCache] = {}
+        self.caches: dict[str, NaiveCache] = {}
         self.planned = 0
         self.newest, self.in_order = (
             0.0,
@@ -159,21 +110,36 @@ class Sessions(RuleBasedStateMachine):
     @rule(data=st.data(), several=st.booleans())
     def append(self, data: st.DataObject, several: bool) -> None:
         line = self.line(data)
-        new = self._results(data, line) if line.open_calls else [data.draw(KINDS[self.dialect].anything)]
-        messages = [message_of(wire, self.dialect) for wire in new]
-        if several:
-            line.session.append(messages)
+        if line.open_calls:
+            self._answer(data, line, several)
         else:
-            for message in messages:
-                line.session.append(message)
+            self._add(line, [data.draw(KINDS[self.dialect].anything)], several)
+
+    def _answer(self, data: st.DataObject, line: Line, several: bool = True) -> None:
+        order = data.draw(st.permutations(line.open_calls))
+        results = [(name, data.draw(KINDS[self.dialect].results)) for name in order]
+        saying, together = data.draw(st.none() | TEXTS), data.draw(st.booleans())
+        self._add(line, wires.answers(self.dialect, results, together=together, saying=saying), several)
+
+    def _add(self, line: Line, new: list[Wire], several: bool) -> None:
+        messages = [message_of(wire, self.dialect) for wire in new]
+        for part in [messages] if several else [[message] for message in messages]:
+            line.session.append(part)
         for message, wire in zip(messages, new, strict=True):
             line.add(message, wire)
 
-    def _results(self, data: st.DataObject, line: Line) -> list[Wire]:
-        order = data.draw(st.permutations(line.open_calls))
-        results = [(name, data.draw(KINDS[self.dialect].results)) for name in order]
-        saying = data.draw(st.none() | TEXTS)
-        return wires.answers(self.dialect, results, together=data.draw(st.booleans()), saying=saying)
+    @rule(data=st.data(), rounds=st.sampled_from([9, 10, 20]))
+    def work_long(self, data: st.DataObject, rounds: int) -> None:
+        """So many calls and results that a look-back of 20 positions may not reach across."""
+        line = self.line(data)
+        if line.open_calls or len(line.history) > 100:
+            return
+        kinds = KINDS[self.dialect]
+        call, result = data.draw(kinds.calls), data.draw(kinds.results)
+        answers = wires.answers(
+            self.dialect, [(name, result) for name in wires.calls_of(call)], together=True, saying=None
+        )
+        self._add(line, [call, *answers] * rounds, several=True)
 
     @precondition(lambda self: any(line.open_calls for line in self.lines))
     @rule(data=st.data())
@@ -190,7 +156,9 @@ class Sessions(RuleBasedStateMachine):
     @rule(data=st.data(), says=st.booleans(), dynamic=DYNAMIC)
     def ask(self, data: st.DataObject, says: bool, dynamic: dict[str, str] | None) -> None:
         line = self.line(data)
-        if line.open_calls or not (says or line.history):
+        if line.open_calls:
+            self._answer(data, line)
+        if not (says or line.history):
             return
         if not says and not dynamic and line.history[-1][0].role == "assistant":
             return
@@ -217,11 +185,22 @@ class Sessions(RuleBasedStateMachine):
         assert line.session.messages == messages
         self.asked.append(self._checked(line, request, user, wire, dynamic))
 
+    @rule(data=st.data(), dynamic=DYNAMIC, kind=REPLIES)
+    def converse(self, data: st.DataObject, dynamic: dict[str, str] | None, kind: str) -> None:
+        """A turn of a user, answered at once."""
+        before = len(self.asked)
+        self.ask(data, True, dynamic)
+        if len(self.asked) > before:
+            self._observe(data, self.asked.pop(), kind, wait=False)
+
     @precondition(lambda self: self.asked)
-    @rule(data=st.data(), kind=st.sampled_from(["reply", "calls", "calls", "nothing"]), wait=st.booleans())
+    @rule(data=st.data(), kind=REPLIES, wait=st.booleans())
     def observe(self, data: st.DataObject, kind: str, wait: bool) -> None:
         asked = data.draw(st.sampled_from(self.asked), "which")
         self.asked.remove(asked)
+        self._observe(data, asked, kind, wait)
+
+    def _observe(self, data: st.DataObject, asked: Asked, kind: str, wait: bool) -> None:
         if wait:
             self.clock.advance(2)
         kinds = KINDS[self.dialect]
@@ -277,11 +256,9 @@ class Sessions(RuleBasedStateMachine):
         for place in _containers(body):
             with pytest.raises(TypeError, match="read-only"):
                 place.clear()
+            grow = place.update if isinstance(place, dict) else place.append
             with pytest.raises(TypeError, match="read-only"):
-                if isinstance(place, dict):
-                    place["role"] = "system"
-                else:
-                    place.append({})
+                grow({"role": "system"})
         plain = copy.deepcopy(body)
         assert type(plain) is dict
         for place in _containers(plain):
@@ -295,9 +272,9 @@ class Sessions(RuleBasedStateMachine):
     def _rules(self, session: Session) -> CacheRules:
         return session.dialect.rules
 
-    def _cache(self, asked: Asked) -> naive.NaiveCache:
+    def _cache(self, asked: Asked) -> NaiveCache:
         rules = asked.request.dialect.rules
-        return self.caches.setdefault(asked.context.model, naive.NaiveCache(rules, Counter().count))
+        return self.caches.setdefault(asked.context.model, NaiveCache(rules, Counter().count))
 
     def _checked(
         self,
@@ -325,7 +302,7 @@ class Sessions(RuleBasedStateMachine):
         )
         if rendered:
             self._check_place(found, after, context, line.session)
-        assert naive.illegal(request.body, self.dialect) is None
+        assert illegal(request.body, self.dialect) is None
         plain = naive.expected_body(context, [wire for _, wire in after.history], self.dialect, rules)
         blocks = naive.laid_out(plain, self.dialect).blocks
         assert blocks[: len(line.committed)] == line.committed
@@ -398,15 +375,16 @@ class Changing(Sessions):
             self.lines.append(line)
         else:
             line.session.thaw("a test")
-            changes = {"system": {"system": "new"}, "tools": {"tools": TOOLS[:1]}, "model": {"model": model}}[
-                what
-            ]
-            line.session.update(**changes)
+            changes: dict[str, dict[str, Any]] = {
+                "system": {"system": "new"},
+                "tools": {"tools": TOOLS[:1]},
+                "model": {"model": model},
+            }
+            line.session.update(**changes[what])
         line.committed = []
-        for asked in self.asked:  # the state may have been rendered anew, so their replies go to forks
-            asked.version = (
-                -1 if asked.line is line and asked.request.base is not line.session._state else asked.version
-            )
+        for asked in self.asked:  # what was rendered anew has moved on, so the replies go to forks
+            if asked.line is line and asked.request.base is not line.session._state:
+                asked.version = -1
 
 
 def _containers(value: Any) -> list[Any]:
@@ -433,12 +411,13 @@ CASES = [
 
 def cases(base: type[Sessions], dialect: str, model: str, examples: int) -> Any:
     name = f"{base.__name__}_{model}".replace("-", "_").replace(".", "_")
-    case = type(name, (base,), {"dialect": dialect, "model": model}).TestCase
+    machine: Any = type(name, (base,), {"dialect": dialect, "model": model})
+    case = machine.TestCase
     case.settings = settings(derandomize=True, deadline=None, max_examples=examples, stateful_step_count=30)
     return case
 
 
-EXAMPLES = 60
+EXAMPLES = 150
 TestOpenAIPrefix = cases(Sessions, *CASES[0], EXAMPLES)
 TestOpenAIEntries = cases(Sessions, *CASES[1], EXAMPLES)
 TestAnthropic = cases(Sessions, *CASES[2], EXAMPLES)

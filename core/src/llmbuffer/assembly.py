@@ -9,7 +9,7 @@ from .frozen import FrozenDict, FrozenList
 from .layout import render_dynamic
 from .prompt import Prompt
 from .rendered import edited
-from .rules import Dialect, Mark, Place
+from .rules import Dialect, Draft, Mark, Place
 
 __all__ = ["assemble"]
 
@@ -26,13 +26,15 @@ def assemble(prompt: Prompt, *, model: str, params: Mapping[str, Any], routing_k
     prompt.placed.state.rendered.extend(messages, dialect)
     _edit(prompt, messages, first, [mark for mark in marks if mark.place.section == "messages"])
     return dialect.assemble(
-        model=model,
-        tools=_marked_head(dialect, head.tools, "tools", marks),
-        system=system,
-        messages=messages,
-        params=params,
-        implicit=prompt.implicit,
-        routing_key=routing_key,
+        Draft(
+            model=model,
+            tools=_marked_head(dialect, head.tools, "tools", marks),
+            system=system,
+            messages=messages,
+            params=params,
+            implicit=prompt.implicit,
+            routing_key=routing_key,
+        )
     )
 
 

@@ -166,7 +166,7 @@ def _params(params: Mapping[str, Any] | None) -> FrozenDict:
         raise MessageError(
             f"params hold {taken}, which the session writes itself: give them to StableContext, or append"
         )
-    return freeze(params or {}, "params")  # type: ignore[no-any-return]  # freeze keeps the kind
+    return freeze(params or {}, "params")
 
 
 _OWN_FIELDS = frozenset({"model", "messages", "system", "tools"})

@@ -11,7 +11,7 @@ import copy
 import json
 from collections.abc import Mapping
 from math import isfinite
-from typing import Any, NoReturn
+from typing import Any, NoReturn, overload
 
 from .errors import EncodingError
 
@@ -73,6 +73,10 @@ class FrozenList(list[Any]):
         return (FrozenList, (list(self),))
 
 
+@overload
+def freeze(value: Mapping[str, Any], path: str = ...) -> FrozenDict: ...
+@overload
+def freeze(value: object, path: str = ...) -> Any: ...
 def freeze(value: object, path: str = "value") -> Any:
     """Copy a JSON value into read-only containers, key order kept.
 

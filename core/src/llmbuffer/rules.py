@@ -15,7 +15,7 @@ from .frozen import FrozenDict, FrozenList
 from .messages import Message
 from .usage import Usage
 
-__all__ = ["MARK_FIELDS", "CacheRules", "Dialect", "Event", "Mark", "Place", "Rendered", "Section"]
+__all__ = ["MARK_FIELDS", "CacheRules", "Dialect", "Draft", "Event", "Mark", "Place", "Rendered", "Section"]
 
 Section = Literal["tools", "system", "messages"]
 # The fields of breakpoints, whoever put them there: Anthropic's, and OpenAI's.
@@ -108,6 +108,22 @@ class Rendered(msgspec.Struct, frozen=True):
     lead: FrozenDict | None = None
 
 
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """A request in its parts, marks and dynamic text in place; what a dialect puts together.
+
+    Where the system text leads the messages, it stands in ``messages`` as well. ``implicit`` asks for the provider's own
+    breakpoint at the end of the prompt; ``routing_key`` is for providers that route by one.
+    """
+
+    model: str
+    tools: FrozenList
+    system: FrozenList
+    messages: FrozenList
+    params: Mapping[str, Any]
+    implicit: bool = False
+    routing_key: str | None = None
+
+
 class Event(msgspec.Struct, frozen=True):
     """A piece of a streamed reply: ``kind`` is ``text``, ``tool_call``, ``tool_result`` or ``done``.
 
@@ -159,18 +175,8 @@ class Dialect(Protocol):
     def mark_part(self, part: Mapping[str, Any], *, long: bool) -> FrozenDict:
         """The same part with a breakpoint."""
 
-    def assemble(
-        self,
-        *,
-        model: str,
-        tools: FrozenList,
-        system: FrozenList,
-        messages: FrozenList,
-        params: Mapping[str, Any],
-        implicit: bool,
-        routing_key: str | None,
-    ) -> FrozenDict:
-        """The body of one request; all sections carry their marks already."""
+    def assemble(self, draft: Draft) -> FrozenDict:
+        """The body of one request."""
 
     def kwargs(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The body as arguments for the SDK; fields the SDK's signature lacks go to ``extra_body``."""

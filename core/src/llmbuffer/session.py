@@ -322,7 +322,7 @@ class Session:
             )
             head = render_head(context, dialect, self._family.counter.count)
             if dialect.rules is not self._dialect.rules and dialect.rules != self._dialect.rules:
-                self._state = rendered_anew(self.messages, dialect, self.counter)
+                self._state = rendered_anew(self._state, dialect, self.counter)
                 self._fork_anchor = None
             self._context, self._dialect, self._head = context, dialect, head
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import msgspec
 
-from .chain import Block, Node, root
+from .chain import Block, Node, root, walk
 from .context import Segment
 from .errors import PairingError
 from .layout import render_dynamic
@@ -173,12 +171,16 @@ def _positions(kinds: tuple[str, ...], previous: str | None) -> int:
     return count
 
 
-def rendered_anew(messages: Iterable[Message], dialect: Dialect, counter: TokenCounter) -> State:
-    """The state of a history under another dialect."""
+def rendered_anew(old: State, dialect: Dialect, counter: TokenCounter) -> State:
+    """The same history under another dialect. An open turn keeps its dynamic text, and what was counted stays."""
     state = State.empty()
-    for message in messages:
-        state = attach(state, link(state, message, dialect, counter), dialect)
-    return state
+    for node in reversed(list(walk(old.tip))):
+        assert isinstance(node.message, Message), "a history holds messages only"
+        state = attach(state, link(state, node.message, dialect, counter), dialect)
+    turn = state.turn
+    if turn is not None and old.turn is not None:
+        turn = Turn(turn.user, old.turn.segments, inserted=old.turn.inserted)
+    return msgspec.structs.replace(state, turn=turn, requests=old.requests)
 
 
 def dynamic_chain(after: Node, segments: tuple[Segment, ...], counter: TokenCounter) -> Node:

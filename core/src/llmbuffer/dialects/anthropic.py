@@ -10,12 +10,12 @@ import msgspec
 from ..errors import DialectError, LossyError
 from ..frozen import FrozenDict, FrozenList, freeze
 from ..messages import Message, Tool
-from ..rules import CacheRules, Event, Rendered
+from ..rules import Draft, Event, Rendered
 from ..usage import Usage
 from . import anthropic_rules
 from .anthropic_blocks import block_kind, from_blocks, text_block, to_blocks
 from .anthropic_stream import MessageAccumulator
-from .base import as_dict, count_field, endpoint, mapping_field, sdk_arguments
+from .base import ModelRules, as_dict, count_field, endpoint, mapping_field, sdk_arguments
 
 __all__ = ["Anthropic"]
 
@@ -38,7 +38,7 @@ DEFAULT_MAX_TOKENS = 4096
 _OPENING = "(The conversation begins with the assistant's message.)"
 
 
-class Anthropic:
+class Anthropic(ModelRules):
     """The ``anthropic`` dialect. ``rules`` given by hand replace the table by model.
 
     The API requires ``max_tokens``; without one in the params, 4,096 is sent. It wants a user message first: a
@@ -53,17 +53,7 @@ class Anthropic:
     system_in_messages = False
     content_key = "content"
 
-    def __init__(self, rules: CacheRules | None = None) -> None:
-        self._given = rules is not None
-        self.rules = rules if rules is not None else anthropic_rules.BASE
-
-    def bind(self, model: str) -> Anthropic:
-        """This dialect with the rules of ``model``; rules that were given by hand stay."""
-        if self._given:
-            return self
-        bound = Anthropic()
-        bound.rules = anthropic_rules.rules_for(model)
-        return bound
+    rules_for = staticmethod(anthropic_rules.rules_for)
 
     def render_message(self, message: Message, previous_role: str | None) -> Rendered:
         """Content blocks; consecutive messages of one role share a wire message."""
@@ -114,25 +104,15 @@ class Anthropic:
         control = FrozenDict(type="ephemeral", ttl="1h") if long else FrozenDict(type="ephemeral")
         return FrozenDict(part, cache_control=control)
 
-    def assemble(
-        self,
-        *,
-        model: str,
-        tools: FrozenList,
-        system: FrozenList,
-        messages: FrozenList,
-        params: Mapping[str, Any],
-        implicit: bool,
-        routing_key: str | None,
-    ) -> FrozenDict:
-        """The body; ``implicit`` and ``routing_key`` have no counterpart here."""
-        body: dict[str, Any] = {"model": model, "max_tokens": DEFAULT_MAX_TOKENS}
-        if tools:
-            body["tools"] = tools
-        if system:
-            body["system"] = system
-        body["messages"] = messages
-        return FrozenDict(body, **params)
+    def assemble(self, draft: Draft) -> FrozenDict:
+        """The body; an implicit breakpoint and a routing key have no counterpart here."""
+        body: dict[str, Any] = {"model": draft.model, "max_tokens": DEFAULT_MAX_TOKENS}
+        if draft.tools:
+            body["tools"] = draft.tools
+        if draft.system:
+            body["system"] = draft.system
+        body["messages"] = draft.messages
+        return FrozenDict(body, **draft.params)
 
     def kwargs(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments for ``client.messages.create``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from ..errors import DialectError, EncodingError, LossyError
 from ..frozen import FrozenDict, FrozenList, check_text, freeze
@@ -94,7 +94,7 @@ def _input(call: ToolCall) -> FrozenDict:
     try:
         value = json.loads(call.arguments, object_pairs_hook=_no_duplicates)
         if isinstance(value, dict):
-            return cast(FrozenDict, freeze(value, f"arguments of call {call.id!r}"))
+            return freeze(value, f"arguments of call {call.id!r}")
         found = f"a JSON {type(value).__name__}"
     except EncodingError as error:
         found = str(error)

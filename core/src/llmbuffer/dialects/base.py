@@ -4,17 +4,49 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import copy
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DialectError
+from ..rules import CacheRules
 
-__all__ = ["INVALID_JSON", "as_dict", "count_field", "endpoint", "mapping_field", "sdk_arguments"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = [
+    "INVALID_JSON",
+    "ModelRules",
+    "as_dict",
+    "count_field",
+    "endpoint",
+    "mapping_field",
+    "sdk_arguments",
+]
 
 # The one key of an object that stands for arguments which are no JSON object, where the wire takes objects only:
 # Anthropic, page on fine-grained tool streaming.
 INVALID_JSON = "INVALID_JSON"
+
+
+class ModelRules:
+    """The part of a dialect that knows the rules of each model. ``rules`` given by hand replace the table."""
+
+    rules_for: Callable[[str], CacheRules]
+
+    def __init__(self, rules: CacheRules | None = None) -> None:
+        self._given = rules is not None
+        self.rules = rules if rules is not None else self.rules_for("")
+
+    def bind(self, model: str) -> Self:
+        """This dialect with the rules of ``model``; rules that were given by hand stay."""
+        return self if self._given else self._bound(self.rules_for(model))
+
+    def _bound(self, rules: CacheRules) -> Self:
+        bound = copy(self)
+        bound.rules = rules
+        return bound
 
 
 def as_dict(response: Any) -> Mapping[str, Any]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from ..errors import DialectError, LossyError
 from ..frozen import FrozenDict, FrozenList, freeze
 from ..messages import Message, Tool, content_hash
 from ..openai_messages import from_openai, wire_message
-from ..rules import CacheRules, Event, Rendered
+from ..rules import Draft, Event, Rendered
 from ..usage import Usage
 from . import openai_rules
-from .base import as_dict, count_field, endpoint, mapping_field, sdk_arguments
+from .base import ModelRules, as_dict, count_field, endpoint, mapping_field, sdk_arguments
 from .openai_stream import ChatAccumulator
 
 __all__ = ["OpenAIChat"]
@@ -56,7 +58,7 @@ MAX_ROUTING_KEY = 64  # characters of a prompt_cache_key: OpenAI's API reference
 _INSTRUCTIONS = frozenset({"system", "developer"})
 
 
-class OpenAIChat:
+class OpenAIChat(ModelRules):
     """The ``openai`` dialect. ``rules`` given by hand (an endpoint of your own) replace the table by model.
 
     >>> OpenAIChat().bind("gpt-5.6").rules.has_marks
@@ -68,17 +70,7 @@ class OpenAIChat:
     system_in_messages = True
     content_key = "content"
 
-    def __init__(self, rules: CacheRules | None = None) -> None:
-        self._given = rules is not None
-        self.rules = rules if rules is not None else openai_rules.UNKNOWN
-
-    def bind(self, model: str) -> OpenAIChat:
-        """This dialect with the rules of ``model``; rules that were given by hand stay."""
-        if self._given:
-            return self
-        bound = OpenAIChat()
-        bound.rules = openai_rules.rules_for(model)
-        return bound
+    rules_for = staticmethod(openai_rules.rules_for)
 
     def render_message(self, message: Message, previous_role: str | None) -> Rendered:
         """One wire message, or one for each result of a tool message."""
@@ -116,8 +108,6 @@ class OpenAIChat:
 
     def render_tool(self, tool: Tool) -> FrozenDict:
         """A function tool, or a provider's own kind as it came."""
-        import msgspec
-
         if tool.opaque is not None:
             return tool.opaque.value  # type: ignore[no-any-return]  # an opaque tool is a JSON object
         function: dict[str, Any] = {"name": tool.name}
@@ -127,7 +117,7 @@ class OpenAIChat:
             function["parameters"] = msgspec.json.decode(tool.parameters)
         if tool.extra is not None:
             function.update(msgspec.json.decode(tool.extra))
-        return freeze({"type": "function", "function": function}, tool.name)  # type: ignore[no-any-return]
+        return freeze({"type": "function", "function": function}, tool.name)
 
     def render_system(self, texts: Sequence[str]) -> FrozenList:
         """One leading message: a list of parts where marks may go on them, else one string."""
@@ -150,25 +140,16 @@ class OpenAIChat:
         breakpoint_ = FrozenDict(mode="explicit", ttl="12h") if long else FrozenDict(mode="explicit")
         return FrozenDict(part, prompt_cache_breakpoint=breakpoint_)
 
-    def assemble(
-        self,
-        *,
-        model: str,
-        tools: FrozenList,
-        system: FrozenList,
-        messages: FrozenList,
-        params: Mapping[str, Any],
-        implicit: bool,
-        routing_key: str | None,
-    ) -> FrozenDict:
+    def assemble(self, draft: Draft) -> FrozenDict:
         """The body; ``system`` already leads ``messages``."""
-        body: dict[str, Any] = {"model": model, "messages": messages}
-        if tools:
-            body["tools"] = tools
-        if self.rules.routing_field is not None and routing_key is not None:
-            short = len(routing_key) <= MAX_ROUTING_KEY
-            body[self.rules.routing_field] = routing_key if short else content_hash(routing_key.encode())
-        if self.rules.implicit and not implicit:
+        body: dict[str, Any] = {"model": draft.model, "messages": draft.messages}
+        if draft.tools:
+            body["tools"] = draft.tools
+        key, params = draft.routing_key, draft.params
+        if self.rules.routing_field is not None and key is not None:
+            short = len(key) <= MAX_ROUTING_KEY
+            body[self.rules.routing_field] = key if short else content_hash(key.encode())
+        if self.rules.implicit and not draft.implicit:
             options = params.get("prompt_cache_options") or {}
             params = {**params, "prompt_cache_options": FrozenDict({"mode": "explicit", **options})}
         return FrozenDict(body, **params)
