@@ -185,6 +185,8 @@ class CacheModel:
             if entry.tokens == tokens and _same_place(entry.mark, mark) and entry.begins(snapshot):
                 entry.expires = max(entry.expires, expires)
                 entry.visible = min(entry.visible, visible)
+                if mark.long:  # kept long from now on, also when it is read
+                    entry.mark = msgspec.structs.replace(entry.mark, long=True)
                 return
         insort(self._entries, _Entry(snapshot, mark, expires=expires, visible=visible), key=_tokens)
 
