@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from llmbuffer import CacheModel, CacheRules, Message, Request, Segment, Session, StableContext, Usage
+from llmbuffer.context import Level
 from llmbuffer.snapshot import MarkAt, Snapshot
 from llmbuffer.testing import FakeClock
 
-LEVELS = ("global", "tenant", "user", "session")
+LEVELS: tuple[Level, ...] = ("global", "tenant", "user", "session")
 FOREVER = 1e12  # seconds: what expires is another question
 
 
@@ -81,7 +82,7 @@ class Workload:
                         Segment(level, f"{names[level]}#{sizes[level]}", level)
                         for level in LEVELS
                         if sizes[level]
-                    ]  # type: ignore[arg-type]  # LEVELS are levels
+                    ]
                     self._session(StableContext(self.model, system, self._tools(tools)), sharing)
 
     def _tools(self, tokens: int) -> list[dict[str, Any]]:
