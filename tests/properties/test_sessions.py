@@ -413,11 +413,11 @@ def cases(base: type[Sessions], dialect: str, model: str, examples: int) -> Any:
     name = f"{base.__name__}_{model}".replace("-", "_").replace(".", "_")
     machine: Any = type(name, (base,), {"dialect": dialect, "model": model})
     case = machine.TestCase
-    case.settings = settings(derandomize=True, deadline=None, max_examples=examples, stateful_step_count=30)
+    case.settings = settings(derandomize=True, deadline=None, max_examples=examples, stateful_step_count=40)
     return case
 
 
-EXAMPLES = 150
+EXAMPLES = 100
 TestOpenAIPrefix = cases(Sessions, *CASES[0], EXAMPLES)
 TestOpenAIEntries = cases(Sessions, *CASES[1], EXAMPLES)
 TestAnthropic = cases(Sessions, *CASES[2], EXAMPLES)
