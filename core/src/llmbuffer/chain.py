@@ -20,6 +20,7 @@ from .messages import Message
 __all__ = ["Block", "Node", "ancestor", "common_prefix", "is_ancestor", "root", "walk"]
 
 DIGEST_BYTES = 24
+WIRE_BYTES = 15  # compared within one process only; with the header of a bytes object that makes 48
 
 
 class Block(msgspec.Struct, frozen=True, gc=False):
@@ -70,10 +71,13 @@ class Node:
         node.parent = self
         node.message = message
         node.digest = blake2b(self.digest + content, digest_size=DIGEST_BYTES).digest()
-        node.wire = blake2b(self.wire + wire, digest_size=DIGEST_BYTES).digest()
+        node.wire = blake2b(self.wire + wire, digest_size=WIRE_BYTES).digest()
         node.end = self.end + tokens
-        node.position = self.position + positions
-        node.depth = self.depth + 1
+        depth, position = self.depth + 1, self.position + positions
+        node.depth = depth
+        node.position = (
+            depth if position == depth else position
+        )  # one int object where they agree: 32 bytes a node
         # Two equal strides behind us make one stride of double length, else a stride of one: skew-binary counting.
         back, further = self.jump, self.jump.jump
         node.jump = further if self.depth - back.depth == back.depth - further.depth else self
@@ -94,7 +98,8 @@ def root(seed: bytes = b"", *, end: int = 0, position: int = 0) -> Node:
     node = Node.__new__(Node)
     node.parent = None
     node.message = None
-    node.digest = node.wire = blake2b(seed, digest_size=DIGEST_BYTES).digest()
+    node.digest = blake2b(seed, digest_size=DIGEST_BYTES).digest()
+    node.wire = node.digest[:WIRE_BYTES]
     node.end, node.position, node.depth = end, position, 0
     node.jump = node
     return node
