@@ -45,7 +45,9 @@ class NaiveCache:
     def commit(self, request: Sent, at: float, visible: float) -> tuple[int, int, int]:
         found = self.look(request, at)
         _, entry = self._best(request, at)
-        if entry is not None:
+        if entry is not None and self._digests(request.units[: len(entry.units)]) == self._digests(
+            entry.units
+        ):
             entry.expires = max(entry.expires, at + self._ttl(entry.long))
         ends = [(len(request.units), False)] if self.rules.match == "prefix" else request.marks
         for end, long in ends:

@@ -121,9 +121,12 @@ def plan_marks(
 ) -> list[Candidate]:
     """Choose breakpoints: ``fixed`` in their order, then levels by what they save, until the slots are used.
 
-    A level saves the tokens beyond the next shorter mark, for every session that shares it but no longer marked level.
-    ``slots`` (default: the rules') is what the user and the host left free. Nothing below the model's minimum is
-    marked, no place twice, and entries that live long come before those that do not. In prompt order.
+    A level saves the tokens beyond the next shorter mark, for every session that shares it but no longer mark: longer
+    levels serve those that share them, and marks in the messages serve this one while they live. A level that saves
+    nothing still takes a slot that is left over.
+
+    ``slots`` (default: the rules') is what the user and the host left free. Nothing below the model's minimum is marked,
+    no place twice, and entries that live long come before those that do not. In prompt order.
     """
     free = rules.slots if slots is None else slots
     chosen: list[Candidate] = []
@@ -132,10 +135,9 @@ def plan_marks(
             chosen.append(candidate)
     open_levels = [level for level in levels if _markable(level, rules, chosen)]
     while open_levels and len(chosen) < free:
-        best = max(open_levels, key=lambda level: _saving(level, chosen))
+        best = max(open_levels, key=lambda level: (_saving(level, chosen), level.tokens))
         open_levels.remove(best)
-        if _saving(best, chosen) > 0:
-            chosen.append(best)
+        chosen.append(best)
     return _long_first(sorted(chosen, key=lambda candidate: candidate.tokens))
 
 
@@ -150,7 +152,9 @@ def _markable(candidate: Candidate, rules: CacheRules, chosen: Sequence[Candidat
 
 def _saving(level: Candidate, chosen: Sequence[Candidate]) -> int:
     shorter = max((c.tokens for c in chosen if c.tokens < level.tokens), default=0)
-    served = max((c.sharing for c in chosen if c.at.in_head and c.tokens > level.tokens), default=0)
+    # This session reads on from its messages, unless the level is kept for longer than they are.
+    own = int(not level.mark.long and any(not c.at.in_head for c in chosen))
+    served = max((c.sharing for c in chosen if c.at.in_head and c.tokens > level.tokens), default=own)
     return (level.tokens - shorter) * max(0, level.sharing - served)
 
 

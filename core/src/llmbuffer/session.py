@@ -12,7 +12,7 @@ from .chain import Node, walk
 from .context import Segment, StableContext
 from .errors import DialectError, MessageError, PairingError, PlacementError
 from .family import Family
-from .freezing import refuse_move
+from .freezing import moved, refuse_move
 from .frozen import FrozenDict, check_text
 from .layout import Head, Placement, Sharing, render_head
 from .ledger import Ledger, LedgerEntry
@@ -236,11 +236,16 @@ class Session:
 
     def prompt(self, placed: Placed, params: Mapping[str, Any]) -> Prompt:
         """The geometry of a request with this session's context, and ``params`` of its own."""
+        both, head = {**self._context.params, **params}, self._head
+        if params and not self._frozen:  # later, those that the cache depends on are refused
+            asked = self._context.replace(params=both)
+            if moved(self._context, asked, self._dialect.rules) is not None:
+                head = render_head(asked, self._dialect, self.counter.count)
         return Prompt(
             placed,
-            params={**self._context.params, **params},
+            params=both,
             dialect=self._dialect,
-            head=self._head,
+            head=head,
             family=self._family,
             fork_anchor=self._fork_anchor,
         )
@@ -252,11 +257,9 @@ class Session:
             target = self
             if self._state is not request.base:
                 target = self.fork()
-                target._context, target._dialect, target._head = (
-                    request.context,
-                    request.dialect,
-                    request.head,
-                )
+                if request.context is not self._context:
+                    target._context, target._dialect = request.context, request.dialect
+                    target._head = request.head
                 target._fork_anchor = request.base.anchor
             target._state, target._frozen = state, True
             return record(request, target, usage, reply)

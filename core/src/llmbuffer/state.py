@@ -150,17 +150,25 @@ def _check_pairing(state: State, message: Message) -> None:
         raise PairingError(
             "a tool message without a tool result: give it a ToolResult with the id of the call"
         )
+    waiting = list(state.open_calls)
     for result in message.tool_results:
-        if result.call_id not in state.open_calls:
+        if result.call_id not in waiting:
             raise PairingError(
-                f"tool result for call {result.call_id!r}, which nobody awaits: open calls are "
-                f"{list(state.open_calls)}; append the assistant message with the call first"
+                f"tool result for call {result.call_id!r}, which nobody awaits: open calls are {waiting}; append the "
+                "assistant message with the call first"
             )
-    if state.open_calls and not message.tool_results:
+        waiting.remove(result.call_id)
+    if waiting and not _only_answers(message):
         raise PairingError(
-            f"a {message.role} message before the calls {list(state.open_calls)} were answered: append a tool "
-            "message for each, an error text if the tool did not run"
+            f"a {message.role} message before the calls {waiting} were answered: append a tool message for each, an "
+            "error text if the tool did not run"
         )
+
+
+def _only_answers(message: Message) -> bool:
+    """Whether the message holds tool results and says nothing else; fields of a tool message do not count."""
+    results = message.tool_results
+    return bool(results) and (message.role == "tool" or len(results) == len(message.parts))
 
 
 def _positions(kinds: tuple[str, ...], previous: str | None) -> int:
