@@ -38,7 +38,7 @@ REQUESTS = st.lists(
             "dynamic": st.none()
             | st.tuples(st.integers(0, 30), st.lists(st.sampled_from(TEXTS), min_size=1, max_size=2)),
             "pause": st.sampled_from([0, 0, 1, 5, 9, 10, 11, 30]),
-            "takes": st.sampled_from([0, 0, 2, 20]),
+            "takes": st.sampled_from([0, 0, 2, 6, 20]),
         }
     ),
     min_size=2,

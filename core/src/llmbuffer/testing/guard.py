@@ -6,9 +6,8 @@ was sent is read from the bodies. A line keeps two numbers a request, so that lo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from hashlib import blake2b
-from itertools import chain
 from threading import Lock
 from typing import Any, NamedTuple
 from weakref import ref
@@ -17,7 +16,7 @@ from ..frozen import FrozenDict
 from ..observing import Observation
 from ..request import Request
 from ..session import Session
-from .prefix import Block, blocks_of, body_laid_out, cut, difference, dynamic_wires, last_run
+from .prefix import Block, blocks_of, body_laid_out, difference, dynamic_wires
 
 __all__ = ["PrefixGuard"]
 
@@ -64,7 +63,7 @@ class PrefixGuard:
     def __init__(self) -> None:
         self.moves: list[str] = []
         self._lines: dict[str, _Line] = {}
-        self._memo: dict[int, tuple[object, tuple[bytes, ...]]] = {}
+        self._memo: dict[int, tuple[object, bytes]] = {}
         self._swept_at = 0
         self._lock = Lock()
 
@@ -100,10 +99,10 @@ class PrefixGuard:
             if behind == 0:
                 self._lines[target.id].checkpoints[0] = _checkpoint(digests, self._head_length(request))
         line = self._lines[target.id]
-        line.checkpoints[behind + 1] = _checkpoint(digests, len(digests))
+        line.checkpoints[behind + 1] = _checkpoint(digests, len(digests) // _DIGEST_BYTES)
         line.newest = _Sent(request.body, dynamic_wires(request))
 
-    def _compare(self, request: Request, made_by: Session, behind: int, digests: list[bytes]) -> None:
+    def _compare(self, request: Request, made_by: Session, behind: int, digests: bytes) -> None:
         known = self._before(made_by, behind)
         if not known or any(
             _checkpoint(digests, line.checkpoints[behind].blocks) == line.checkpoints[behind]
@@ -138,23 +137,20 @@ class PrefixGuard:
         lines = self._lines.values()
         return [line for line in lines if line.family is session.family and behind in line.checkpoints]
 
-    def _digests(self, request: Request) -> list[bytes]:
-        body = request.body
-        items: list[Sequence[bytes]] = [(_digest(str(body.get("model")).encode()),)]
+    def _digests(self, request: Request) -> bytes:
+        """The digests of all blocks, one after the other."""
+        body, memo = request.body, self._memo
+        items = [_digest(str(body.get("model")).encode())]
         for section in ("tools", "system", "messages"):
-            items += [self._of(item, section) for item in body.get(section, ())]
+            for item in body.get(section, ()):
+                known = memo.get(id(item))
+                items.append(known[1] if known is not None and known[0] is item else self._of(item, section))
         if request.dynamic:
-            run = [_digest(wire) for wire in dynamic_wires(request)]
-            at = last_run(items, run)
-            if at is not None:
-                cut(items, at, len(run))
-        return list(chain.from_iterable(items))
+            _cut_last(items, b"".join(map(_digest, dynamic_wires(request))))
+        return b"".join(items)
 
-    def _of(self, item: Any, section: str) -> tuple[bytes, ...]:
-        known = self._memo.get(id(item))
-        if known is not None and known[0] is item:
-            return known[1]
-        digests = tuple(_digest(block.wire) for block in blocks_of(item, section))
+    def _of(self, item: Any, section: str) -> bytes:
+        digests = b"".join(_digest(block.wire) for block in blocks_of(item, section))
         if isinstance(item, FrozenDict):  # nobody can change it, so its digests stay true
             if len(self._memo) >= _REMEMBERED:
                 self._memo.clear()
@@ -165,7 +161,9 @@ class PrefixGuard:
         """Blocks of model, tools and system text, the text that leads the messages included."""
         body = request.body
         leading = int(request.dialect.system_in_messages and bool(request.context.segments))
-        in_messages = sum(len(self._of(item, "messages")) for item in body["messages"][:leading])
+        in_messages = (
+            sum(len(self._of(item, "messages")) for item in body["messages"][:leading]) // _DIGEST_BYTES
+        )
         return 1 + len(body.get("tools", ())) + len(body.get("system", ())) + in_messages
 
 
@@ -173,9 +171,20 @@ def _flat(sent: _Sent) -> list[Block]:
     return [block for item in body_laid_out(sent.body, sent.dynamic) for block in item]
 
 
-def _checkpoint(digests: Sequence[bytes], blocks: int) -> _Checkpoint:
-    return _Checkpoint(min(blocks, len(digests)), _digest(b"".join(digests[:blocks])))
+def _cut_last(items: list[bytes], run: bytes) -> None:
+    """Take the last occurrence of ``run`` out of the messages, and its message if only its own fields are left."""
+    for number in range(len(items) - 1, -1, -1):
+        at = items[number].rfind(run)
+        if at > 0 and at % _DIGEST_BYTES == 0:
+            rest = items[number][:at] + items[number][at + len(run) :]
+            items[number : number + 1] = [rest] if len(rest) > _DIGEST_BYTES else []
+            return
 
 
-def _digest(data: bytes) -> bytes:
+def _checkpoint(digests: bytes, blocks: int) -> _Checkpoint:
+    end = min(blocks * _DIGEST_BYTES, len(digests))
+    return _Checkpoint(end // _DIGEST_BYTES, _digest(memoryview(digests)[:end]))
+
+
+def _digest(data: bytes | memoryview) -> bytes:
     return blake2b(data, digest_size=_DIGEST_BYTES).digest()
