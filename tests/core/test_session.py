@@ -410,3 +410,9 @@ def test_a_breakpoint_that_one_request_asks_for_takes_a_slot() -> None:
     )
     assert full == 4
     assert json.dumps(own.body).count("cache_control") == 4
+
+
+def test_the_line_before_an_assistant_that_opens_is_a_position_of_its_own() -> None:
+    session = Session(StableContext("claude-sonnet-5.5", POLICY), dialect="anthropic")
+    session.append(Message("assistant", "How can I help?"))
+    assert session.tip.position == len(session.request("hello").body["messages"]) - 1 == 2

@@ -97,6 +97,7 @@ def link(state: State, message: Message, dialect: Dialect, counter: TokenCounter
     wire = rendered.role.encode() + msgspec.json.encode(rendered.blocks)
     tokens = message_tokens(message, counter.count)
     positions = _positions(rendered.kinds, state.kind) if rendered.kinds else 1
+    positions += rendered.lead is not None
     node = state.tip.child(message, content=content, wire=wire, tokens=tokens, positions=positions)
     given = _given_marks(rendered) if any(isinstance(part, Opaque) for part in message.parts) else 0
     return Link(message, node, rendered, given)
