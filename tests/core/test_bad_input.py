@@ -205,20 +205,20 @@ CHANGED: dict[str, Bad] = {
 
 @pytest.mark.parametrize("what", APPENDED)
 def test_what_cannot_be_appended_changes_nothing(session: Session, what: str) -> None:
-    refused(session, *APPENDED[what])
+    assert_refused(session, *APPENDED[what])
 
 
 @pytest.mark.parametrize("what", ASKED)
 def test_what_cannot_be_asked_changes_nothing(session: Session, what: str) -> None:
-    refused(session, *ASKED[what])
+    assert_refused(session, *ASKED[what])
 
 
 @pytest.mark.parametrize("what", CHANGED)
 def test_what_cannot_be_changed_changes_nothing(session: Session, what: str) -> None:
-    refused(session, *CHANGED[what])
+    assert_refused(session, *CHANGED[what])
 
 
-def refused(session: Session, act: Callable[[Session], Any], error: type[LLMBufferError]) -> None:
+def assert_refused(session: Session, act: Callable[[Session], Any], error: type[LLMBufferError]) -> None:
     before = state_of(session)
     with pytest.raises(error) as caught:
         act(session)
@@ -256,13 +256,13 @@ RESPONSES: dict[str, Any] = {
 @pytest.mark.parametrize("what", RESPONSES)
 def test_a_response_that_cannot_be_read_changes_nothing(session: Session, what: str) -> None:
     request = session.request("hi")
-    refused(session, lambda _: request.observe(RESPONSES[what]), LLMBufferError)
+    assert_refused(session, lambda _: request.observe(RESPONSES[what]), LLMBufferError)
 
 
 @pytest.mark.parametrize("reply", [Message("assistant", LONE), Message("assistant", HUGE), {"role": "alien"}])
 def test_a_reply_that_cannot_be_kept_changes_nothing(session: Session, reply: Any) -> None:
     request = session.request("hi")
-    refused(session, lambda _: request.observe(Usage(input_tokens=5), reply), MessageError)
+    assert_refused(session, lambda _: request.observe(Usage(input_tokens=5), reply), MessageError)
 
 
 # What cannot begin
@@ -345,7 +345,7 @@ NON_JSON = ['{"a": ', "[1]", "", "none", '{"a": NaN}', '{"a": 1, "a": 2}']
 def test_arguments_that_are_no_json_stay_as_they_are_or_are_refused(session: Session, arguments: str) -> None:
     """OpenAI's wire keeps the string; Anthropic's holds objects only, and takes an empty string for an empty one."""
     if session.dialect.name == "anthropic" and arguments:
-        refused(session, appends(calls(call(arguments))), LossyError)
+        assert_refused(session, appends(calls(call(arguments))), LossyError)
         return
     session.append([ASK, calls(call(arguments)), {"role": "tool", "tool_call_id": "c", "content": "no JSON"}])
     sent = json.dumps(session.request(None).body)
@@ -361,7 +361,7 @@ def test_a_megabyte_of_spaces_is_text_like_any_other(session: Session) -> None:
 
 def test_nothing_but_spaces_is_text_where_the_provider_takes_it(session: Session) -> None:
     if session.dialect.name == "anthropic":
-        refused(session, asks(SPACES), MessageError)
+        assert_refused(session, asks(SPACES), MessageError)
     else:
         assert SPACES in json.dumps(session.request(SPACES).body)
 

@@ -100,9 +100,8 @@ class CacheModel:
         """Send the request: what it reads lives on, what it writes can be read from ``visible_at`` (default ``at``)."""
         lookup, read = self._look(snapshot, at)
         self._entries = [entry for entry in self._entries if entry.expires > at and entry.superseded > at]
-        if read is not None and read.begins(
-            snapshot
-        ):  # of one that was read in part, the new prompt holds that part
+        # Of an entry that was read in part, the new prompt holds that part.
+        if read is not None and read.begins(snapshot):
             read.expires = max(read.expires, at + self._ttl(read.mark.long))
         visible = at if visible_at is None else visible_at
         if self.rules.match == "prefix":

@@ -75,9 +75,8 @@ class Node:
         node.end = self.end + tokens
         depth, position = self.depth + 1, self.position + positions
         node.depth = depth
-        node.position = (
-            depth if position == depth else position
-        )  # one int object where they agree: 32 bytes a node
+        # One int object where the two agree: 32 bytes a node.
+        node.position = depth if position == depth else position
         # Two equal strides behind us make one stride of double length, else a stride of one: skew-binary counting.
         back, further = self.jump, self.jump.jump
         node.jump = further if self.depth - back.depth == back.depth - further.depth else self

@@ -186,9 +186,8 @@ async def _astream(turn: Conversation) -> AsyncIterator[Event]:
                     yield event
         finally:
             if hasattr(events, "aclose"):
-                with anyio.CancelScope(
-                    shield=True
-                ):  # else a cancelled reader would leave the connection open
+                # Unshielded, a cancelled reader would leave the connection open.
+                with anyio.CancelScope(shield=True):
                     await events.aclose()
         finished = turn.observe(request, _complete(response))
         for event in turn.told():

@@ -55,9 +55,8 @@ class Message:
     role: Role
     name: str | None
     _content: str | tuple[Part, ...]  # one Text part is kept as its bare string: half the memory of a session
-    _shape: (
-        str | None
-    )  # how OpenAI's `content` was written ("null", "parts", …): for to_openai(), not identity
+    # How OpenAI's `content` was written ("null", "parts", …): for to_openai(), not identity.
+    _shape: str | None
 
     def __init__(
         self,

@@ -37,9 +37,8 @@ class Turn:
     def __init__(self, user: Anchor, segments: tuple[Segment, ...] = (), *, inserted: bool = True) -> None:
         self.user = user
         self.segments = segments
-        self.inserted = inserted and bool(
-            segments
-        )  # else the text ended the prompt, behind all that was sent
+        # Else the text ended the prompt, behind all that was sent.
+        self.inserted = inserted and bool(segments)
         self._tip: Node | None = None
 
     def dynamic_tip(self, counter: TokenCounter) -> Node:
@@ -116,9 +115,8 @@ def attach(state: State, new: Link, dialect: Dialect, *, claim: bool = True) -> 
     calls = message.call_ids
     turn, turns, previous_tail = state.turn, state.turns, state.previous_tail
     if message.role == "user" and not message.tool_results and new.rendered.blocks:
-        if (
-            turn is not None and turn.inserted
-        ):  # interrupted: its dynamic text goes, with all entries behind it
+        # Interrupted: its dynamic text goes, with all entries behind it.
+        if turn is not None and turn.inserted:
             previous_tail = turn.user if turn.user.place.part >= 0 else None
         turn = Turn(Anchor(new.node, place))
     elif message.role == "assistant" and not calls:
