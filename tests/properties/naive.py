@@ -146,7 +146,7 @@ def sent(
     kind = ""
     for index, (message, _) in enumerate(history):
         blocks = plain.blocks[ends[len(head) - 1 + index] : ends[len(head) + index]]
-        positions, kind = _positions(blocks, kind) if dialect == "anthropic" else (1, "")
+        positions, kind = _positions(blocks, kind, rules) if dialect == "anthropic" else (1, "")
         alike = ("message", message.role, str(message.name))
         text = "".join(texts(message))
         units.append(Unit(_digest(blocks), message_tokens(message, count), positions, alike, text))
@@ -228,11 +228,11 @@ def _first_difference(found: list[str], plain: list[str]) -> str:
     return f"block {at}: found {found[at : at + 2]}, expected {plain[at : at + 2]}"
 
 
-def _positions(blocks: list[str], kind: str) -> tuple[int, str]:
+def _positions(blocks: list[str], kind: str, rules: CacheRules) -> tuple[int, str]:
     count = 0
     for block in blocks:
         new = json.loads(block)[1].get("type", "")
-        count += new != kind or new not in ("tool_use", "tool_result")
+        count += new != kind or new not in rules.collapsed
         kind = new
     return count, kind
 

@@ -15,7 +15,18 @@ from .frozen import FrozenDict, FrozenList
 from .messages import Message
 from .usage import Usage
 
-__all__ = ["MARK_FIELDS", "CacheRules", "Dialect", "Draft", "Event", "Mark", "Place", "Rendered", "Section"]
+__all__ = [
+    "MARK_FIELDS",
+    "CacheRules",
+    "Diagnosis",
+    "Dialect",
+    "Draft",
+    "Event",
+    "Mark",
+    "Place",
+    "Rendered",
+    "Section",
+]
 
 Section = Literal["tools", "system", "messages"]
 # The fields of breakpoints, whoever put them there: Anthropic's, and OpenAI's.
@@ -30,10 +41,18 @@ class CacheRules(msgspec.Struct, frozen=True, kw_only=True):
 
     * ``prefix``: the longest common prefix with anything sent before, in steps of ``step`` tokens;
     * ``entries``: the longest stored entry that is a prefix of the request, at any distance;
-    * ``lookback``: as ``entries``, but only entries less than ``lookback`` positions before a mark.
+    * ``lookback``: as ``entries``, but only entries less than ``lookback`` positions before a mark;
+    * ``units``: the longest stored unit that is a prefix of the request. A unit ends where a user's input or a reply
+      ended, or where a prompt parted from an earlier one;
+    * ``lanes``: the longest common prefix with what one of ``lanes`` engine slots holds, or what they spilled to memory.
 
-    Entries are written at marks (``slots`` explicit ones, and one at the end of the prompt if ``implicit``).
-    ``min_tokens``, ``step`` in tokens; ``ttl``, ``ttl_long`` in seconds; multipliers relative to the input price.
+    Entries are written at marks (``slots`` explicit ones, and one at the end of the prompt if ``implicit``). A block of
+    one of the ``collapsed`` kinds directly behind another of that kind takes no position of a look-back of its own.
+    ``min_tokens``, ``step``, ``capacity`` (what the whole cache holds, least recently used goes first; ``None``: no
+    bound) in tokens, ``recomputed`` those at the end of a prompt that are always computed; ``ttl``, ``ttl_long`` in
+    seconds; multipliers relative to the input price. ``stores_output``: a reply can be read from the cache as well.
+    ``visible_after`` says when an entry can be read: at the ``first-token`` of the response, at once (``request``: also by
+    requests that run side by side), or at the ``end`` of the response.
 
     >>> rules = CacheRules(name="engine", match="prefix", min_tokens=1024, step=128)
     >>> rules.read_multiplier, rules.has_marks
@@ -41,19 +60,24 @@ class CacheRules(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    match: Literal["prefix", "entries", "lookback"]
+    match: Literal["prefix", "entries", "lookback", "units", "lanes"]
     section_order: tuple[Section, ...] = SECTIONS
     min_tokens: int = 0
     step: int = 1
     slots: int = 0
     implicit: bool = False
     lookback: int = 0
+    collapsed: frozenset[str] = frozenset()
+    recomputed: int = 0
+    stores_output: bool = False
+    capacity: int | None = None
+    lanes: int = 1
     ttl: float = 300.0
     ttl_long: float | None = None
     read_multiplier: float = 0.1
     write_multiplier: float = 1.0
     write_long_multiplier: float = 1.0
-    visible_after: Literal["first-token", "request"] = "first-token"
+    visible_after: Literal["request", "first-token", "end"] = "first-token"
     per_key_rate: float | None = None
     markable: frozenset[str] = frozenset()
     tail_after_tool: bool = False
@@ -112,7 +136,8 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """A request in its parts, marks and dynamic text in place; what a dialect puts together.
 
     Where the system text leads the messages, it stands in ``messages`` as well. ``implicit`` asks for the provider's own
-    breakpoint at the end of the prompt; ``routing_key`` is for providers that route by one.
+    breakpoint at the end of the prompt; ``routing_key`` is for providers that route by one; ``compare_with`` is the id of
+    the response that the provider's own cache diagnostics are to compare with, ``diagnostics`` asks for them.
     """
 
     model: str
@@ -122,6 +147,22 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     params: Mapping[str, Any]
     implicit: bool = False
     routing_key: str | None = None
+    diagnostics: bool = False
+    compare_with: str | None = None
+
+
+class Diagnosis(msgspec.Struct, frozen=True):
+    """What a provider itself says about a cache miss: its own ``reason``, and the tokens that were missed, if it tells.
+
+    ``cause`` is the cause of a ``CacheBreak`` that it stands for, ``None`` where it stands for none of them.
+
+    >>> Diagnosis("tools_changed", "tool-schema-changed", 1200).reason
+    'tools_changed'
+    """
+
+    reason: str
+    cause: str | None = None
+    tokens: int | None = None
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -186,6 +227,15 @@ class Dialect(Protocol):
 
     def read_message(self, response: Any) -> Message:
         """The assistant's message of a response."""
+
+    def prewarm(self, body: Mapping[str, Any]) -> FrozenDict | None:
+        """The body made to fill the cache and say nothing; ``None`` where the API has no way to do so."""
+
+    def read_id(self, response: Any) -> str | None:
+        """The id that the provider's cache diagnostics know the response by; ``None`` where there are none."""
+
+    def read_diagnosis(self, response: Any) -> Diagnosis | None:
+        """What the provider says about a miss; ``None`` if it was not asked, does not know, or nothing was missed."""
 
     def send(self, client: Any, kwargs: Mapping[str, Any]) -> Any:
         """Send with the user's own client object and return its response."""

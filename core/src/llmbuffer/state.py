@@ -16,8 +16,6 @@ from .tokens import TokenCounter
 
 __all__ = ["Anchor", "Link", "State", "Turn", "attach", "dynamic_chain", "link", "rendered_anew"]
 
-_RUNS = frozenset({"tool_use", "tool_result"})  # a run of either is one position of the look-back
-
 
 class Anchor(msgspec.Struct, frozen=True):
     """A node of the history and where it ends in the body."""
@@ -95,7 +93,7 @@ def link(state: State, message: Message, dialect: Dialect, counter: TokenCounter
     rendered = dialect.render_message(message, state.rendered.role)
     wire = rendered.role.encode() + msgspec.json.encode(rendered.blocks)
     tokens = message_tokens(message, counter.count)
-    positions = _positions(rendered.kinds, state.kind) if rendered.kinds else 1
+    positions = _positions(rendered.kinds, state.kind, dialect.rules.collapsed) if rendered.kinds else 1
     positions += rendered.lead is not None
     node = state.tip.child(message, content=content, wire=wire, tokens=tokens, positions=positions)
     given = _given_marks(rendered) if any(isinstance(part, Opaque) for part in message.parts) else 0
@@ -170,10 +168,10 @@ def _only_answers(message: Message) -> bool:
     return bool(results) and (message.role == "tool" or len(results) == len(message.parts))
 
 
-def _positions(kinds: tuple[str, ...], previous: str | None) -> int:
+def _positions(kinds: tuple[str, ...], previous: str | None, collapsed: frozenset[str]) -> int:
     count = 0
     for kind in kinds:
-        count += kind not in _RUNS or kind != previous
+        count += kind not in collapsed or kind != previous
         previous = kind
     return count
 

@@ -10,7 +10,7 @@ import msgspec
 from ..errors import DialectError, LossyError
 from ..frozen import FrozenDict, FrozenList, freeze
 from ..messages import Message, Tool
-from ..rules import Draft, Event, Rendered
+from ..rules import CacheRules, Draft, Event, Rendered
 from ..usage import Usage
 from . import anthropic_rules
 from .anthropic_blocks import block_kind, from_blocks, text_block, to_blocks
@@ -35,11 +35,15 @@ _SDK_FIELDS = frozenset(
     ]
 )
 DEFAULT_MAX_TOKENS = 4096
+TOOL_RUNS = frozenset({"tool_use", "tool_result"})
 _OPENING = "(The conversation begins with the assistant's message.)"
 
 
 class Anthropic(ModelRules):
     """The ``anthropic`` dialect. ``rules`` given by hand replace the table by model.
+
+    Sources disagree on how the look-back counts tool blocks: ``collapse_tool_runs=True`` takes a run of them as one
+    position, as Anthropic's guide for its own skills says; the default, which never reaches too far, counts each.
 
     The API requires ``max_tokens``; without one in the params, 4,096 is sent. It wants a user message first: a
     conversation that the assistant opens gets a fixed line before it.
@@ -54,6 +58,14 @@ class Anthropic(ModelRules):
     content_key = "content"
 
     rules_for = staticmethod(anthropic_rules.rules_for)
+
+    def __init__(self, rules: CacheRules | None = None, *, collapse_tool_runs: bool = False) -> None:
+        self._collapsed = TOOL_RUNS if collapse_tool_runs else frozenset[str]()
+        super().__init__(rules)
+
+    def chosen(self, rules: CacheRules) -> CacheRules:
+        """The rules, with the look-back counted as asked."""
+        return msgspec.structs.replace(rules, collapsed=self._collapsed)
 
     def render_message(self, message: Message, previous_role: str | None) -> Rendered:
         """Content blocks; consecutive messages of one role share a wire message."""

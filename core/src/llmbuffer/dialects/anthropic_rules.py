@@ -28,7 +28,8 @@ BASE = CacheRules(
     content_parts="always",
     sources={
         "match": f"{_GUIDE}: one entry a breakpoint, looked up at most 20 positions back",
-        "lookback": f"{_GUIDE}; a run of tool blocks is one position",
+        "lookback": f"{_GUIDE}",
+        "collapsed": f"{_GUIDE} takes a run of tool blocks as one position, others do not say so; an option of the dialect",
         "slots": f"{_GUIDE}: at most 4 breakpoints",
         "min_tokens": f"{_GUIDE}: 512 to 4,096 by model; {_PRICES} agrees; the careful end for unknown models",
         "ttl": f"{_GUIDE}: 5 minutes from the start of the request, refreshed by a read",

@@ -10,7 +10,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DialectError
-from ..rules import CacheRules
+from ..frozen import FrozenDict
+from ..rules import CacheRules, Diagnosis
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -37,11 +38,27 @@ class ModelRules:
 
     def __init__(self, rules: CacheRules | None = None) -> None:
         self._given = rules is not None
-        self.rules = rules if rules is not None else self.rules_for("")
+        self.rules = rules if rules is not None else self.chosen(self.rules_for(""))
 
     def bind(self, model: str) -> Self:
         """This dialect with the rules of ``model``; rules that were given by hand stay."""
-        return self if self._given else self._bound(self.rules_for(model))
+        return self if self._given else self._bound(self.chosen(self.rules_for(model)))
+
+    def chosen(self, rules: CacheRules) -> CacheRules:
+        """The rules with what the dialect's options say where sources disagree; as they are, unless it has options."""
+        return rules
+
+    def prewarm(self, body: Mapping[str, Any]) -> FrozenDict | None:
+        """No way to fill the cache alone, unless a dialect says otherwise."""
+        return None
+
+    def read_id(self, response: Any) -> str | None:
+        """No diagnostics, unless a dialect says otherwise."""
+        return None
+
+    def read_diagnosis(self, response: Any) -> Diagnosis | None:
+        """No diagnostics, unless a dialect says otherwise."""
+        return None
 
     def _bound(self, rules: CacheRules) -> Self:
         bound = copy(self)

@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from ..errors import DialectError, LossyError
 from ..frozen import FrozenDict, FrozenList, freeze
 from ..messages import Message, Tool, content_hash
 from ..openai_messages import from_openai, wire_message
-from ..rules import Draft, Event, Rendered
+from ..rules import CacheRules, Draft, Event, Rendered
 from ..usage import Usage
 from . import openai_rules
 from .base import ModelRules, as_dict, count_field, endpoint, mapping_field, sdk_arguments
@@ -61,6 +62,9 @@ _INSTRUCTIONS = frozenset({"system", "developer"})
 class OpenAIChat(ModelRules):
     """The ``openai`` dialect. ``rules`` given by hand (an endpoint of your own) replace the table by model.
 
+    Whether a breakpoint on a tool result ever writes an entry is disputed for gpt-5.6: ``mark_tool_results=True`` puts
+    them there, the default does not.
+
     >>> OpenAIChat().bind("gpt-5.6").rules.has_marks
     True
     """
@@ -72,6 +76,16 @@ class OpenAIChat(ModelRules):
 
     rules_for = staticmethod(openai_rules.rules_for)
 
+    def __init__(self, rules: CacheRules | None = None, *, mark_tool_results: bool = False) -> None:
+        self._mark_tool_results = mark_tool_results
+        super().__init__(rules)
+
+    def chosen(self, rules: CacheRules) -> CacheRules:
+        """The rules, with marks on tool results as asked."""
+        if not self._mark_tool_results or not rules.has_marks:
+            return rules
+        return replace(rules, markable=rules.markable | {"tool_result"})
+
     def render_message(self, message: Message, previous_role: str | None) -> Rendered:
         """One wire message, or one for each result of a tool message."""
         if message.role == "tool" and len(message.tool_results) > 1:
@@ -82,7 +96,7 @@ class OpenAIChat(ModelRules):
 
     def _wire(self, message: Message) -> FrozenDict:
         role = self.rules.instruction_role if message.role in _INSTRUCTIONS else message.role
-        as_parts = self.rules.content_parts == "always" and role not in ("assistant", "tool")
+        as_parts = self.rules.content_parts == "always" and self._takes_marks(role)
         text = message._content
         if isinstance(text, str) and message.name is None and not as_parts and role != "tool":
             return FrozenDict(role=role, content=text)
@@ -97,10 +111,13 @@ class OpenAIChat(ModelRules):
 
     def _mark_at(self, wire: FrozenDict) -> int:
         content = wire.get("content")
-        if not self.rules.markable or not isinstance(content, list) or wire["role"] in ("assistant", "tool"):
+        if not self.rules.markable or not isinstance(content, list) or not self._takes_marks(wire["role"]):
             return -1
         kinds = [index for index, part in enumerate(content) if part.get("type") in self.rules.markable]
         return kinds[-1] if kinds else -1
+
+    def _takes_marks(self, role: str) -> bool:
+        return "tool_result" in self.rules.markable if role == "tool" else role != "assistant"
 
     def wrap(self, role: str, blocks: tuple[FrozenDict, ...]) -> FrozenDict:
         """A block is a whole wire message here."""
