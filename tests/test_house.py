@@ -27,7 +27,7 @@ FLOORS = [
     {"errors", "frozen", "messages", "openai_messages", "parts", "tools", "usage"},
     {"rules"},
     {"tokens", "chain", "context", "rendered", "snapshot"},
-    {"cache"},
+    {"cache", "matching", "routing"},
     {"layout", "forecast", "breaks", "compaction", "ledger", "prices"},
     {"dialects", "hookspecs"},
     {"plugins"},

@@ -14,7 +14,15 @@ from .rules import Dialect, Draft, Mark, Place
 __all__ = ["assemble"]
 
 
-def assemble(prompt: Prompt, *, model: str, params: Mapping[str, Any], routing_key: str | None) -> FrozenDict:
+def assemble(
+    prompt: Prompt,
+    *,
+    model: str,
+    params: Mapping[str, Any],
+    routing_key: str | None,
+    diagnostics: bool = False,
+    compare_with: str | None = None,
+) -> FrozenDict:
     """The body; work is proportional to what is new, but for one copy of a list of pointers."""
     dialect, head = prompt.dialect, prompt.head
     marks = [candidate.mark for candidate in prompt.plan]
@@ -34,6 +42,8 @@ def assemble(prompt: Prompt, *, model: str, params: Mapping[str, Any], routing_k
             params=params,
             implicit=prompt.implicit,
             routing_key=routing_key,
+            diagnostics=diagnostics,
+            compare_with=compare_with,
         )
     )
 

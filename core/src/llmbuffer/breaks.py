@@ -11,7 +11,7 @@ import msgspec
 
 from .cache import Lookup
 from .prices import Price
-from .rules import CacheRules, Section
+from .rules import CacheRules, Diagnosis, Section
 from .usage import Usage
 
 __all__ = ["CacheBreak", "Cause", "diagnose"]
@@ -61,9 +61,15 @@ class CacheBreak(msgspec.Struct, frozen=True):
 
 
 def diagnose(
-    lookup: Lookup, usage: Usage | None, rules: CacheRules, price: Price | None
+    lookup: Lookup,
+    usage: Usage | None,
+    rules: CacheRules,
+    price: Price | None,
+    diagnosis: Diagnosis | None = None,
 ) -> CacheBreak | None:
     """Compare what a warm cache would have read with what the provider reported.
+
+    A ``diagnosis`` of the provider's that agrees makes the cause certain.
 
     Less than 5 % of the prefix, or one step of the cache, is no break: counts of tokens differ by that much.
     """
@@ -76,13 +82,18 @@ def diagnose(
     if lost <= max(rules.step, rules.min_tokens // 8, warm * _TOLERANCE):
         return None
     if lookup.outcome == "hit":
-        return _record("evicted-or-routed", lost, 0.5, price)
+        return _record("evicted-or-routed", lost, _confidence("evicted-or-routed", 0.5, diagnosis), price)
     causes: dict[str, Cause] = {
         "expired": "expired",
         "not-yet-visible": "not-yet-visible",
         "lookback-exceeded": "lookback-exceeded",
     }
-    return _record(causes.get(lookup.outcome, "evicted-or-routed"), lost, 0.9, price)
+    cause = causes.get(lookup.outcome, "evicted-or-routed")
+    return _record(cause, lost, _confidence(cause, 0.9, diagnosis), price)
+
+
+def _confidence(cause: Cause, alone: float, diagnosis: Diagnosis | None) -> float:
+    return 1.0 if diagnosis is not None and diagnosis.cause == cause else alone
 
 
 def _record(cause: Cause, lost: int, confidence: float, price: Price | None) -> CacheBreak:

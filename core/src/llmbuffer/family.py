@@ -60,6 +60,11 @@ class Family:
         with self._lock:
             return self._cache(dialect).commit(snapshot, at, visible_at)
 
+    def commit_output(self, dialect: Dialect, snapshot: Snapshot, at: float) -> None:
+        """Remember a reply, where the provider's cache does: ``snapshot`` is the prompt with it."""
+        with self._lock:
+            self._cache(dialect).commit_output(snapshot, at)
+
     def _cache(self, dialect: Dialect) -> CacheModel:
         """The cache under these rules; models that share a name of rules may differ in their figures."""
         rules = dialect.rules

@@ -11,6 +11,7 @@ from .breaks import CacheBreak, diagnose
 from .ledger import LedgerEntry
 from .messages import Message
 from .prices import cost
+from .rules import Diagnosis
 from .state import Anchor, State, Turn, attach, link
 from .usage import Usage
 
@@ -19,14 +20,27 @@ if TYPE_CHECKING:
     from .request import Request
     from .session import Session
 
-__all__ = ["WATCHERS", "Observation", "next_state", "record"]
+__all__ = ["WATCHERS", "Answer", "Observation", "next_state", "record"]
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What was read off a response: usage, the reply, its id, and what the provider says about its cache.
+
+    >>> Answer(Usage(input_tokens=20)).reply is None
+    True
+    """
+
+    usage: Usage | None = None
+    reply: Message | None = None
+    response_id: str | None = None
+    diagnosis: Diagnosis | None = None
 
 
 class Observation(msgspec.Struct, frozen=True):
     """What a response told: ``usage`` (``None`` if unreported), ``cache_break`` or ``None``, ``cost`` in USD or ``None``.
 
     ``session`` is the one that went on with the reply: the request's own, or a new fork (``forked``) where the session
-    had moved on since the request was made.
+    had moved on since the request was made. ``diagnosis`` is what the provider's own cache diagnostics said, if anything.
 
     >>> from llmbuffer import Message, Session, StableContext, Usage
     >>> request = Session(StableContext("gpt-5.5", "You are kind.")).request("Hello")
@@ -40,15 +54,16 @@ class Observation(msgspec.Struct, frozen=True):
     message: Message | None
     session: Session
     forked: bool = False
+    diagnosis: Diagnosis | None = None
 
 
 # Called with every request that was observed: how `llmbuffer.testing` guards the prefix of every conversation.
 WATCHERS: list[Callable[[Request, Observation], None]] = []
 
 
-def next_state(request: Request, reply: Message | None) -> State:
+def next_state(request: Request, answer: Answer) -> State:
     """The state after the request: with its user message, its dynamic text while the turn lasts, and the reply."""
-    placed, state = request.placed, request.base
+    placed, state, reply = request.placed, request.base, answer.reply
     if placed.pending is not None:
         state = attach(state, placed.pending, request.dialect)
     state = msgspec.structs.replace(
@@ -56,6 +71,7 @@ def next_state(request: Request, reply: Message | None) -> State:
         turn=_turn_after(state.turn, placed),
         requests=state.requests + 1,
         previous_tail=_next_anchor(placed, reply),
+        response_id=answer.response_id,
     )
     if reply is None:
         return state
@@ -77,12 +93,16 @@ def _next_anchor(placed: Placed, reply: Message | None) -> Anchor | None:
     return placed.state.anchor
 
 
-def record(request: Request, target: Session, usage: Usage | None, reply: Message | None) -> Observation:
+def record(request: Request, target: Session, answer: Answer) -> Observation:
     """Enter the request into the ledger of the session that goes on, and compare it with what was forecast."""
     session, family, model = request.session, request.session.family, request.context.model
+    usage, reply = answer.usage, answer.reply
     price, calibration = family.price(model), family.calibration(model)
     lookup = family.commit(request.dialect, request.snapshot, request.at, session.clock())
-    cache_break = diagnose(lookup, usage, request.dialect.rules, price)
+    if reply is not None:
+        with_reply = msgspec.structs.replace(request.snapshot, tip=target.tip, marks=())
+        family.commit_output(request.dialect, with_reply, session.clock())
+    cache_break = diagnose(lookup, usage, request.dialect.rules, price, answer.diagnosis)
     factor = calibration.factor
     if usage is not None:
         calibration.observe(request.snapshot.tokens, usage.input_tokens)
@@ -100,7 +120,7 @@ def record(request: Request, target: Session, usage: Usage | None, reply: Messag
             reason="" if target is session else f"forked from {session.id}, which had moved on",
         )
     )
-    observation = Observation(usage, cache_break, paid, reply, target, target is not session)
+    observation = Observation(usage, cache_break, paid, reply, target, target is not session, answer.diagnosis)
     for watch in WATCHERS:
         watch(request, observation)
     return observation

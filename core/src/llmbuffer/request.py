@@ -15,7 +15,7 @@ from .forecast import Forecast, forecast
 from .frozen import FrozenDict
 from .layout import Head
 from .messages import Message, content_hash
-from .observing import Observation
+from .observing import Answer, Observation
 from .placing import Placed
 from .rules import Dialect
 from .snapshot import Snapshot
@@ -80,6 +80,8 @@ class Request:
             model=self._context.model,
             params=self._prompt.params,
             routing_key=self.session.family.routing_key,
+            diagnostics=self.session.diagnostics,
+            compare_with=self.base.response_id,
         )
 
     @property
@@ -130,6 +132,7 @@ class Request:
         ``Observation.forked`` says so. Raises ``DialectError`` for a response of another shape and a ``MessageError`` for
         a reply that cannot be taken in; nothing is changed then.
         """
+        response_id, diagnosis = None, None
         if isinstance(response, tuple) and len(response) == 2:
             response, message = response
         if isinstance(response, Usage):
@@ -137,13 +140,13 @@ class Request:
         elif response is not None:
             usage = self.dialect.read_usage(response) if usage is None else usage
             message = self.dialect.read_message(response) if message is None else message
+            response_id, diagnosis = self.dialect.read_id(response), self.dialect.read_diagnosis(response)
         elif usage is None and message is None:
             raise MessageError(
                 "observe() needs the response: the SDK's object, its dict form, or a Usage and a Message"
             )
-        return self.session.commit(
-            self, usage, Message.of(message) if isinstance(message, Mapping) else message
-        )
+        reply = Message.of(message) if isinstance(message, Mapping) else message
+        return self.session.commit(self, Answer(usage, reply, response_id, diagnosis))
 
     def __repr__(self) -> str:
         names = [segment.name for segment in self.dynamic]

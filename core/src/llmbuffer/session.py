@@ -17,7 +17,7 @@ from .frozen import FrozenDict, check_text
 from .layout import Head, Placement, Sharing, render_head
 from .ledger import Ledger, LedgerEntry
 from .messages import Message
-from .observing import WATCHERS, Observation, next_state, record
+from .observing import WATCHERS, Answer, Observation, next_state, record
 from .placing import Dynamic, Placed, place
 from .plugins import get_dialect
 from .prices import Price
@@ -44,7 +44,8 @@ class Session:
     client of your own, for ``respond``; ``tokens``, a ``TokenCounter`` (default by model); ``clock``, seconds; ``placement``
     of dynamic text; ``prices`` by model, in place of the built-in table; ``sharing``, how many sessions are expected to share
     each level; ``expected_requests`` that are still to come, for ``placement="auto"``; ``routing_key``, sent where the
-    provider routes by one (default: the id); ``session_id``, drawn if not given.
+    provider routes by one (default: the id); ``session_id``, drawn if not given; ``diagnostics``, whether to ask for the
+    provider's own cache diagnostics where it has some (Anthropic's Claude API, OpenAI's Responses; not every seller does).
 
     May be shared by threads. Reading is free; ``append`` and ``observe`` replace the state as a whole or not at all.
 
@@ -59,7 +60,7 @@ class Session:
     """
 
     __slots__ = (
-        "__weakref__", "_context", "_dialect", "_epoch", "_expected", "_family", "_fork_anchor", "_frozen", "_head", "_id",
+        "__weakref__", "_context", "_diagnostics", "_dialect", "_epoch", "_expected", "_family", "_fork_anchor", "_frozen", "_head", "_id",
         "_ledger", "_lock", "_placement", "_state", "client", "name", "parent_id",
     )  # fmt: skip
 
@@ -77,6 +78,7 @@ class Session:
         expected_requests: int = 20,
         routing_key: str | None = None,
         session_id: str | None = None,
+        diagnostics: bool = False,
     ) -> None:
         if not isinstance(context, StableContext):
             raise MessageError(
@@ -106,6 +108,7 @@ class Session:
         self._head: Head = render_head(context, self._dialect, counter.count)
         self._state = State.empty()
         self._placement: Placement = placement
+        self._diagnostics = diagnostics
         self._expected = expected_requests
         self._fork_anchor: Anchor | None = None
         self._frozen = False
@@ -163,6 +166,11 @@ class Session:
     def placement(self) -> Placement:
         """Where dynamic text goes."""
         return self._placement
+
+    @property
+    def diagnostics(self) -> bool:
+        """Whether requests ask for the provider's own cache diagnostics."""
+        return self._diagnostics
 
     @property
     def expected_requests(self) -> int:
@@ -250,10 +258,10 @@ class Session:
             fork_anchor=self._fork_anchor,
         )
 
-    def commit(self, request: Request, usage: Usage | None, reply: Message | None) -> Observation:
+    def commit(self, request: Request, answer: Answer) -> Observation:
         """What ``request.observe`` calls: go on with the reply, or let a fork do so if this session has moved on."""
         with self._lock:
-            state = next_state(request, reply)
+            state = next_state(request, answer)
             target = self
             if self._state is not request.base:
                 target = self.fork()
@@ -262,7 +270,7 @@ class Session:
                     target._head = request.head
                 target._fork_anchor = request.base.anchor
             target._state, target._frozen = state, True
-            return record(request, target, usage, reply)
+            return record(request, target, answer)
 
     # Forks and planned changes
 
@@ -285,6 +293,7 @@ class Session:
         fork._id, fork._ledger, fork._lock = None, None, RLock()
         fork.name, fork.parent_id, fork.client = name, self.id, self.client
         fork._placement, fork._expected = self._placement, self._expected
+        fork._diagnostics = self._diagnostics
         with self._lock:
             fork._family, fork._context, fork._dialect, fork._head = (
                 self._family,

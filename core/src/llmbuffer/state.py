@@ -51,7 +51,8 @@ class State(msgspec.Struct, frozen=True):
 
     ``tip`` is the last node and ``anchor`` the last place that may carry a mark; ``open_calls`` await results;
     ``previous_tail`` is where the last request had its rolling mark; ``turns`` and ``requests`` count what was observed,
-    ``given_marks`` the breakpoints that came with messages of the user or the host.
+    ``given_marks`` the breakpoints that came with messages of the user or the host; ``response_id`` is the id of the last
+    response, where the provider's cache diagnostics know it by one.
     """
 
     tip: Node
@@ -64,6 +65,7 @@ class State(msgspec.Struct, frozen=True):
     turns: int = 0
     requests: int = 0
     given_marks: int = 0
+    response_id: str | None = None
 
     @classmethod
     def empty(cls) -> State:
@@ -130,6 +132,7 @@ def attach(state: State, new: Link, dialect: Dialect, *, claim: bool = True) -> 
         turns=turns,
         requests=state.requests,
         given_marks=state.given_marks + new.given_marks,
+        response_id=state.response_id,
     )
 
 

@@ -10,7 +10,7 @@ import msgspec
 from ..errors import DialectError, LossyError
 from ..frozen import FrozenDict, FrozenList, freeze
 from ..messages import Message, Tool
-from ..rules import CacheRules, Draft, Event, Rendered
+from ..rules import CacheRules, Diagnosis, Draft, Event, Rendered
 from ..usage import Usage
 from . import anthropic_rules
 from .anthropic_blocks import block_kind, from_blocks, text_block, to_blocks
@@ -36,6 +36,12 @@ _SDK_FIELDS = frozenset(
 )
 DEFAULT_MAX_TOKENS = 4096
 TOOL_RUNS = frozenset({"tool_use", "tool_result"})
+_CAUSES = {
+    "model_changed": "model-changed",
+    "system_changed": "system-changed",
+    "tools_changed": "tool-schema-changed",
+    "messages_changed": "history-edited",
+}  # anthropic 2.12.0, types: cache_miss_reason
 _OPENING = "(The conversation begins with the assistant's message.)"
 
 
@@ -124,7 +130,31 @@ class Anthropic(ModelRules):
         if draft.system:
             body["system"] = draft.system
         body["messages"] = draft.messages
+        if draft.diagnostics:
+            body["diagnostics"] = FrozenDict(previous_message_id=draft.compare_with)
         return FrozenDict(body, **draft.params)
+
+    def prewarm(self, body: Mapping[str, Any]) -> FrozenDict | None:
+        """The body with ``max_tokens`` 0; ``None`` with what the API refuses beside it: thinking, a format, a forced tool."""
+        forced = mapping_field(body, "tool_choice").get("type") in ("any", "tool")
+        thinks = mapping_field(body, "thinking").get("type", "disabled") != "disabled"
+        if forced or thinks or "format" in mapping_field(body, "output_config"):
+            return None
+        return FrozenDict({**{key: value for key, value in body.items() if key != "stream"}, "max_tokens": 0})
+
+    def read_id(self, response: Any) -> str | None:
+        """The message's id."""
+        found = as_dict(response).get("id")
+        return found if isinstance(found, str) else None
+
+    def read_diagnosis(self, response: Any) -> Diagnosis | None:
+        """``diagnostics.cache_miss_reason``; null while the comparison is pending, and where nothing diverged."""
+        reason = mapping_field(mapping_field(as_dict(response), "diagnostics"), "cache_miss_reason")
+        kind = reason.get("type")
+        if not isinstance(kind, str):
+            return None
+        missed = "cache_missed_input_tokens"
+        return Diagnosis(kind, _CAUSES.get(kind), count_field(reason, missed) if missed in reason else None)
 
     def kwargs(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments for ``client.messages.create``."""

@@ -1,0 +1,1 @@
+"""How caches match and store, one kind a module; ``llmbuffer.cache`` picks by the rules."""
