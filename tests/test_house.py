@@ -28,13 +28,13 @@ FLOORS = [
     {"rules"},
     {"tokens", "chain", "context", "rendered", "snapshot"},
     {"cache", "matching", "routing"},
-    {"layout", "forecast", "breaks", "compaction", "ledger", "prices"},
+    {"bodies", "layout", "forecast", "breaks", "compaction", "ledger", "prices"},
     {"dialects", "hookspecs"},
     {"plugins"},
     # `respond` is a method of Session that calls the loop, and the loop is written in terms of Session: one floor.
     {"store", "reconcile", "session", "loop", "calls", "conversation"}
-    | {"assembly", "family", "freezing", "observing", "placing", "prompt", "request", "state"},
-    {"fanout", "team", "graph", "replay", "lint", "capture", "simulate", "report", "testing"},
+    | {"assembly", "conversing", "family", "freezing", "observing", "placing", "prewarm", "prompt", "request", "state"},
+    {"fanout", "team", "graph", "replay", "lint", "capture", "simulate", "engine", "report", "testing"},
     {"cli", "demo"},
 ]
 ROOMS: set[str] = set().union(*FLOORS)

@@ -145,7 +145,7 @@ def test_nothing_replayed_is_a_finding(run: Run, tmp_path: Path) -> None:
         (["replay", "."], ". is a directory: give .jsonl or .jsonl.gz files"),
         (
             ["replay", "--sample", "--dialect", "nope"],
-            "unknown dialect 'nope': found ['anthropic', 'openai']",
+            "unknown dialect 'nope': found ['anthropic', ",
         ),
         (["replay", "--sample", "--model", "nope"], "no cache rules for model 'nope' in dialect 'openai'"),
         (["replay", "--sample", "--layout", "nope"], "unknown layout 'nope': use one of recorded, default,"),
@@ -325,11 +325,19 @@ def test_what_is_unknown_is_a_dash() -> None:
 
 
 def test_notes_say_what_was_estimated() -> None:
-    assert list(tables.notes(result(noise=(), estimated=True, counter="o200k_base"))) == [
+    plain = Figures()
+    assert list(tables.notes(result(noise=(), estimated=True, counter="o200k_base", total=plain))) == [
         "tokens: estimated with o200k_base"
     ]
-    assert list(tables.notes(result())) == ["clock: as of the turn's begin"]
-    assert list(tables.notes(result(layout="default"))) == []
+    assert list(tables.notes(result(total=plain))) == ["clock: as of the turn's begin"]
+    assert list(tables.notes(result(layout="default", total=plain))) == []
+
+
+def test_a_note_says_which_way_predictions_and_reports_differ() -> None:
+    compared = Agreement(((1_000, 0, 900), (1_000, 500, 100), (1_000, 0, 0)), expired=((1_000, 0, 0),))
+    [note] = tables.notes(result(layout="default", total=Figures(recorded=compared)))
+    assert "less than predicted in 1 calls, nothing at all in 1; more in 1" in note
+    assert "1 of 1 predicted expiries were misses" in note
 
 
 @pytest.mark.parametrize("terminal", [True, False])

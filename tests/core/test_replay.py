@@ -502,6 +502,7 @@ def test_the_cache_model_agrees_with_a_provider_that_keeps_its_rules(tmp_path: P
     [recording] = taken(tmp_path, session(model="claude-opus-4-5", usage=usage))
     found = replayed([recording]).total.recorded
     assert found.pairs == tuple(zip(inputs, cached, cached, strict=True))
+    assert found.expired == ((7_100, 0, 0),)  # the idle gap
     assert (found.relative_error, found.median_error_tokens, found.within_2_percent) == (0.0, 0.0, 1.0)
     assert replayed([recording], recorded_usage=False).total.recorded == Agreement()
 
@@ -535,6 +536,15 @@ def test_errors_are_summed_up_in_tokens_and_as_shares() -> None:
         "median_error_tokens": 20,
         "median_error_share": pytest.approx(0.01),
         "within_2_percent": pytest.approx(2 / 3),
+        "left_over": {"read_less": 1, "read_nothing": 1, "read_more": 0, "expired": 0, "expired_agreed": 0},
+    }
+    more = Agreement(((1_000, 500, 100), (1_000, 0, 0)), expired=((1_000, 0, 0), (1_000, 500, 100)))
+    assert (found + more).left_over == {
+        "read_less": 1,
+        "read_nothing": 1,
+        "read_more": 1,
+        "expired": 2,
+        "expired_agreed": 1,
     }
     assert Agreement().to_json() == {"requests": 0}
     assert Agreement(((10, 0, 0),)).relative_error is None
@@ -722,7 +732,11 @@ def test_predicted_reads_agree_with_those_that_providers_reported() -> None:
     for source, compared in found.items():
         assert compared.relative_error is not None
         assert abs(compared.relative_error) < 0.02, source
-    for source in ("pi-refactor", "pi-session"):  # what is left: restarts that changed the system prompt
+    assert found["miniswe-dschat"].median_error_tokens == 0
+    for source in ("pi-refactor", "pi-session"):  # what is left: prefixes that the provider lost within their time
+        left = found[source].left_over
+        assert left["expired"] == left["expired_agreed"] > 0  # every idle gap over the time to live
+        assert left["read_less"] == left["read_nothing"]
         assert found[source].within_2_percent > 0.97
         assert found[source].median_error_tokens < 10
 

@@ -63,6 +63,11 @@ class Request:
         return self._context
 
     @property
+    def params(self) -> FrozenDict:
+        """The params of this request alone, beside those of the context."""
+        return self._params
+
+    @property
     def dialect(self) -> Dialect:
         """The dialect that the request was made with."""
         return self._prompt.dialect

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .chain import Node, walk
 from .context import Segment, StableContext
+from .conversing import Conversing
 from .errors import DialectError, MessageError, PairingError, PlacementError
 from .family import Family
 from .freezing import moved, refuse_move
@@ -23,21 +24,17 @@ from .plugins import get_dialect
 from .prices import Price
 from .prompt import Prompt
 from .request import Request
-from .rules import Dialect, Event
+from .rules import Dialect
 from .state import Anchor, State, attach, link, rendered_anew
 from .tokens import TokenCounter, counter_for
 from .tools import Tool
-from .usage import Usage
-
-if TYPE_CHECKING:
-    from .loop import Executor
 
 __all__ = ["WATCHERS", "Session"]
 
 PLACEMENTS = ("turn", "tail", "sticky", "auto")
 
 
-class Session:
+class Session(Conversing):
     r"""A conversation whose prompts stay cacheable.
 
     Arguments: ``context``, what is stable; ``dialect``, a name that plugins know or a ``Dialect``; ``client``, an SDK
@@ -49,6 +46,7 @@ class Session:
 
     May be shared by threads. Reading is free; ``append`` and ``observe`` replace the state as a whole or not at all.
 
+    >>> from llmbuffer import Usage
     >>> session = Session(StableContext("gpt-5.5", "You are kind."), dialect="openai")
     >>> request = session.request("Hello", dynamic={"clock": "12:00"})
     >>> [part["text"] for part in request.body["messages"][1]["content"]]
@@ -343,60 +341,6 @@ class Session:
             refuse_move(
                 self._context, context, self._dialect, head=self._head.node.end, tip=self._state.tip.end
             )
-
-    # Conversing
-
-    def respond(
-        self,
-        user: Any = None,
-        *,
-        dynamic: Dynamic | None = None,
-        tools: Executor | None = None,
-        **options: Any,
-    ) -> Message:
-        """Request, send with ``client``, observe, run tools, and again, until the turn ends: see ``loop.respond``."""
-        from . import loop
-
-        return loop.respond(self, user, dynamic=dynamic, tools=tools, **options)
-
-    async def arespond(
-        self,
-        user: Any = None,
-        *,
-        dynamic: Dynamic | None = None,
-        tools: Executor | None = None,
-        **options: Any,
-    ) -> Message:
-        """The same with an asynchronous client and synchronous or asynchronous tools."""
-        from . import loop
-
-        return await loop.arespond(self, user, dynamic=dynamic, tools=tools, **options)
-
-    def stream(
-        self,
-        user: Any = None,
-        *,
-        dynamic: Dynamic | None = None,
-        tools: Executor | None = None,
-        **options: Any,
-    ) -> Iterator[Event]:
-        """``respond`` that yields events as they come; the last one holds the reply."""
-        from . import loop
-
-        return loop.stream(self, user, dynamic=dynamic, tools=tools, **options)
-
-    def astream(
-        self,
-        user: Any = None,
-        *,
-        dynamic: Dynamic | None = None,
-        tools: Executor | None = None,
-        **options: Any,
-    ) -> AsyncIterator[Event]:
-        """``arespond`` that yields events as they come."""
-        from . import loop
-
-        return loop.astream(self, user, dynamic=dynamic, tools=tools, **options)
 
     def __repr__(self) -> str:
         return (

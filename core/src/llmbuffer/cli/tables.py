@@ -97,8 +97,19 @@ def notes(result: ReplayResult) -> Iterator[str]:
             "; for exact counts set TIKTOKEN_CACHE_DIR, or install llama-index-core, which carries the files"
         )
         yield f"tokens: estimated with {result.counter}{hint if lacks_file else ''}"
+    if result.total.recorded.pairs:
+        yield _left_over(result.total.recorded)
     if "clock" in result.noise and result.layout == "buffered":
         yield "clock: as of the turn's begin"
+
+
+def _left_over(compared: Agreement) -> str:
+    left = compared.left_over
+    return (
+        f"as reported, beyond 2 %: the provider read less than predicted in {left['read_less']:,} calls, nothing at all in "
+        f"{left['read_nothing']:,}; more in {left['read_more']:,}, from what others had sent. "
+        f"{left['expired_agreed']:,} of {left['expired']:,} predicted expiries were misses"
+    )
 
 
 def _share(value: float | None, digits: int = 4) -> str:

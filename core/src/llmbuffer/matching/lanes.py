@@ -148,4 +148,6 @@ class LaneCache:
     def _outcome(read: int, warm: int) -> Outcome:
         if read >= warm:
             return "hit" if read else "cold"
-        return "not-yet-visible"  # it is in a slot that is at work, or out of reach of the one that was chosen
+        return (
+            "not-yet-visible"  # it is in a slot that is at work, or out of reach of the one that was chosen
+        )

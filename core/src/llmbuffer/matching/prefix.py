@@ -36,7 +36,9 @@ class PrefixCache(StoredPrompts):
         return Lookup(read, 0, 0, snapshot.tokens - read, warm, outcome), found
 
     def _served(self, shared: int, snapshot: Snapshot) -> int:
-        return max(0, min(shared, snapshot.tokens - self.rules.recomputed)) // self.rules.step * self.rules.step
+        return (
+            max(0, min(shared, snapshot.tokens - self.rules.recomputed)) // self.rules.step * self.rules.step
+        )
 
     def _refresh(self, entry: Entry, snapshot: Snapshot, at: float) -> None:
         # Of an entry that was read in part, the new prompt holds that part.

@@ -23,12 +23,15 @@ def has_rules(rules: CacheRules) -> bool:
 def dialect_of(model: str | None) -> Dialect | None:
     """The dialect with rules for ``model``, bound to it; ``None`` where no dialect knows it.
 
+    Engines serve models of any name, so a name does not tell that it was one of them.
+
     >>> dialect_of("claude-opus-4-5").name, dialect_of("deepseek-chat").rules.step, dialect_of("my-model")
     ('anthropic', 64, None)
     """
     if model is None:
         return None
-    bound = (get_dialect(name).bind(model) for name in sorted(plugins.offers("dialects")))
+    named = (get_dialect(name) for name in sorted(plugins.offers("dialects")))
+    bound = (dialect.bind(model) for dialect in named if not has_rules(dialect.bind("").rules))
     return next((dialect for dialect in bound if has_rules(dialect.rules)), None)
 
 
@@ -48,15 +51,21 @@ def agreement(recording: Recording, times: list[float], counter: TokenCounter) -
     written = AsWritten(recording, dialect, recording.model, counter, clock=True)
     cache, lengths = CacheModel(dialect.rules), _Lengths()
     pairs: list[tuple[int, int, int]] = []
+    expired: list[tuple[int, int, int]] = []
     for call, at in zip(recording.calls, times, strict=True):
         snapshot = written.ask(call, {}, at).snapshot
         if call.reported is None:
             continue
         scaled = lengths.fit(snapshot, call.reported.input, dialect.rules)
-        read = cache.commit(scaled, at).read_tokens
+        lookup = cache.commit(scaled, at)
+        if dialect.rules.stores_output:
+            longer = call.reported.input + call.reported.output
+            cache.commit_output(lengths.fit(written.answered(call), longer, dialect.rules), at)
         if call.reported.cached is not None:
-            pairs.append((call.reported.input, call.reported.cached, read))
-    return Agreement(tuple(pairs))
+            pairs.append((call.reported.input, call.reported.cached, lookup.read_tokens))
+            if lookup.outcome == "expired":
+                expired.append(pairs[-1])
+    return Agreement(tuple(pairs), tuple(expired))
 
 
 class _Lengths:

@@ -17,13 +17,17 @@ __all__ = ["Agreement", "Figures", "ReplayResult", "sources"]
 class Agreement(msgspec.Struct, frozen=True):
     """How far predicted cache reads are from what the provider reported.
 
-    ``pairs`` holds (input, reported read, predicted read) in tokens for each call compared.
+    ``pairs`` holds (input, reported read, predicted read) in tokens for each call compared; ``expired`` those among them
+    whose prefix had outlived its time by the rules. What is left over is told apart by its direction: the provider
+    ``read_less`` than predicted (``read_nothing`` among it: evicted, or sent to another machine), or ``read_more`` (a cache
+    that other sessions had filled).
 
     >>> Agreement(((1000, 900, 890), (1000, 0, 950))).within_2_percent
     0.5
     """
 
     pairs: tuple[tuple[int, int, int], ...] = ()
+    expired: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def reported_tokens(self) -> int:
@@ -53,8 +57,22 @@ class Agreement(msgspec.Struct, frozen=True):
     @property
     def within_2_percent(self) -> float:
         """The share of calls whose error is at most 2 % of their input."""
-        near = [abs(predicted - reported) <= 0.02 * whole for whole, reported, predicted in self.pairs]
-        return sum(near) / len(near)
+        return sum(map(_near, self.pairs)) / len(self.pairs)
+
+    @property
+    def left_over(self) -> dict[str, int]:
+        """How many calls are off by more than 2 % of their input, and which way; and the expired ones, with the agreed."""
+        far = [pair for pair in self.pairs if not _near(pair)]
+        return {
+            "read_less": sum(predicted > reported for _, reported, predicted in far),
+            "read_nothing": sum(reported == 0 for _, reported, _ in far),
+            "read_more": sum(predicted < reported for _, reported, predicted in far),
+            "expired": len(self.expired),
+            "expired_agreed": sum(map(_near, self.expired)),
+        }
+
+    def __add__(self, other: Agreement) -> Agreement:
+        return Agreement(self.pairs + other.pairs, self.expired + other.expired)
 
     def to_json(self) -> dict[str, Any]:
         """The figures by name; without calls, ``requests`` alone."""
@@ -68,7 +86,13 @@ class Agreement(msgspec.Struct, frozen=True):
             "median_error_tokens": self.median_error_tokens,
             "median_error_share": self.median_error_share,
             "within_2_percent": self.within_2_percent,
+            "left_over": self.left_over,
         }
+
+
+def _near(pair: tuple[int, int, int]) -> bool:
+    whole, reported, predicted = pair
+    return abs(predicted - reported) <= 0.02 * whole
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,7 +151,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
         sums: dict[str, Any] = {name: _sum(getattr(self, name), getattr(other, name)) for name in _COUNTS}
         unpriced = self.cost_usd is None or other.cost_usd is None
         sums["cost_usd"] = None if unpriced else _sum(self.cost_usd, other.cost_usd)
-        return Figures(**sums, recorded=Agreement(self.recorded.pairs + other.recorded.pairs))
+        return Figures(**sums, recorded=self.recorded + other.recorded)
 
     def to_json(self) -> dict[str, Any]:
         """The figures by name, ratios as fractions of 1."""

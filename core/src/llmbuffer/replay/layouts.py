@@ -42,6 +42,9 @@ class Layout(Protocol):
     def answer(self, call: Call, usage: Usage) -> None:
         """The reply to what was asked last."""
 
+    def answered(self, call: Call) -> Snapshot:
+        """What was asked last, with its reply; after ``answer``."""
+
 
 def automatic_marks(rules: CacheRules, head: Node, tip: Node) -> tuple[MarkAt, ...]:
     """The marks of a program that leaves caching to the provider.
@@ -68,6 +71,7 @@ class AsWritten:
         self._takes_names = _takes_names(dialect)
         self._heads: dict[int, Head] = {}
         self._states: dict[int, list[State]] = {}  # by agent: the state after each message of its last prompt
+        self._asked: Snapshot | None = None
 
     def ask(self, call: Call, texts: Mapping[str, str], at: float) -> Prompt:
         """See ``Layout``."""
@@ -84,10 +88,18 @@ class AsWritten:
                 Block("system", name, text), content=wire, wire=wire, tokens=self._counter.count(text) + 1
             )
         marks = automatic_marks(self._dialect.rules, node, tip)
-        return Prompt(Snapshot(node, tip, head.message_seed, marks), head.node.end, node.end - head.node.end)
+        self._asked = Snapshot(node, tip, head.message_seed, marks)
+        return Prompt(self._asked, head.node.end, node.end - head.node.end)
 
     def answer(self, call: Call, usage: Usage) -> None:
         """Nothing: the next call brings the reply along."""
+
+    def answered(self, call: Call) -> Snapshot:
+        """See ``Layout``."""
+        assert self._asked is not None, "an answer follows a question"
+        state = self._states[call.agent][-1]
+        reply = link(state, _fitted(call.reply, self._takes_names), self._dialect, self._counter)
+        return msgspec.structs.replace(self._asked, tip=reply.node, marks=())
 
     def _head(self, index: int, at: float) -> Head:
         agent = self._agents[index]
@@ -140,6 +152,12 @@ class Buffered:
         reply = _fitted(call.reply, self._takes_names)
         self._asked.observe(usage, reply)
         self._threads[call.agent].reply = reply
+
+    def answered(self, call: Call) -> Snapshot:
+        """See ``Layout``."""
+        assert self._asked is not None, "an answer follows a question"
+        tip = self._threads[call.agent].session.tip
+        return msgspec.structs.replace(self._asked.snapshot, tip=tip, marks=())
 
     def _session(self, agent: Agent) -> Session:
         context = StableContext(self._model, agent.system, agent.tools)

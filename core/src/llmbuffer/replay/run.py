@@ -225,6 +225,8 @@ class _Run:
         lookup = self._cache.commit(prompt.snapshot, at)
         usage = lookup.usage(self._output_tokens(call))
         self._layout.answer(call, usage)
+        if self._setting.dialect.rules.stores_output:
+            self._cache.commit_output(self._layout.answered(call), at)
         sums = self._sums
         for name in ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"):
             sums[name] += getattr(usage, name)
