@@ -48,8 +48,9 @@ class LaneCache:
 
     A request takes the idle slot that shares most of its prompt, if that is more than a tenth, else the one that was used
     longest ago. Where less than half of the slot's sequence would stay, it is spilled first, and a spilled one that fits
-    better on both measures is taken back. What parts late is overwritten without being spilled. While no slot is idle,
-    requests wait for the one that is free first.
+    better on both measures is taken back. What parts late is overwritten without being spilled. Whenever a request
+    starts, what the other idle slots hold is copied to memory as well. While no slot is idle, requests wait for the one
+    that is free first.
     """
 
     def __init__(
@@ -76,6 +77,9 @@ class LaneCache:
             self._spill(lane.sequence)
         if choice.loaded is not None:
             self._spilled.remove(choice.loaded)
+        for other in self._lanes:
+            if other is not lane and other.sequence is not None and other.busy <= choice.start:
+                self._spill(other.sequence)
         lane.sequence, lane.used = snapshot, choice.start
         lane.busy = max(choice.start, visible)
         return lookup
@@ -83,7 +87,7 @@ class LaneCache:
     def commit_output(self, snapshot: Snapshot, at: float) -> None:
         """The slot that holds the prompt holds the reply as well."""
         for lane in self._lanes:
-            if lane.sequence is not None and lane.sequence.begins(lane.sequence.end, snapshot):
+            if lane.sequence is not None and self._shared(lane.sequence, snapshot) >= lane.sequence.tokens:
                 lane.sequence = snapshot
                 return
 
@@ -99,9 +103,9 @@ class LaneCache:
         shared = {index: self._shared(self._lanes[index].sequence, snapshot) for index in idle}
         alike = [index for index in idle if shared[index] > SIMILARITY * snapshot.tokens]
         if alike:
-            lane = max(alike, key=lambda index: shared[index])
+            lane = max(alike, key=lambda index: shared[index])  # the first of equals
         else:
-            lane = min(idle, key=lambda index: self._lanes[index].used)
+            lane = min(idle, key=lambda index: (self._lanes[index].used, -index))  # the last of equals
         held = self._lanes[lane].sequence
         spills = not alike or (held is not None and shared[lane] < KEPT * held.tokens)
         loaded = self._worth_loading(snapshot, held, shared[lane]) if spills else None
@@ -119,9 +123,11 @@ class LaneCache:
         return found
 
     def _spill(self, sequence: Snapshot) -> None:
-        if any(sequence.begins(sequence.end, other) for other in self._spilled):
+        if any(self._shared(other, sequence) >= sequence.tokens for other in self._spilled):
             return
-        self._spilled = [other for other in self._spilled if not other.begins(other.end, sequence)]
+        self._spilled = [
+            other for other in self._spilled if self._shared(other, sequence) < other.tokens
+        ]  # what the new one begins with is of no more use
         self._spilled.append(sequence)
         while self._over():
             del self._spilled[0]

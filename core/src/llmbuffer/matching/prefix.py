@@ -51,12 +51,9 @@ class PrefixCache(StoredPrompts):
             if entry.begins(snapshot):  # the new prompt covers it, once it can be read
                 entry.superseded = min(entry.superseded, visible)
         self._entries = [entry for entry in self._entries if entry.superseded > at]
-        if self.rules.capacity is not None:
-            for entry in self._entries:
-                entry.shared = max(entry.shared, overlap(entry.snapshot, snapshot, self._count))
         insort(self._entries, new, key=by_tokens)
         if self.rules.capacity is not None:
-            self._evict(self.rules.capacity)
+            self._evict(new, self.rules.capacity)
 
     def reveal(self, snapshot: Snapshot, at: float) -> None:
         """See ``StoredPrompts``."""
@@ -66,11 +63,15 @@ class PrefixCache(StoredPrompts):
             elif entry.begins(snapshot):
                 entry.superseded = min(entry.superseded, at)
 
-    def _evict(self, capacity: int) -> None:
+    def _evict(self, new: Entry, capacity: int) -> None:
         """Cut the prompts that were used longest ago, from their ends, until what is left fits."""
         step = self.rules.step
+        new.used = 1 + max(entry.used for entry in self._entries)
+        for entry in self._entries:
+            if entry is not new:
+                entry.shared = max(entry.shared, overlap(entry.snapshot, new.snapshot, self._count))
         excess = sum(max(0, entry.tokens - entry.shared) for entry in self._entries) - capacity
-        for entry in sorted(self._entries, key=lambda entry: entry.expires):
+        for entry in sorted(self._entries, key=lambda entry: entry.used):
             if excess <= 0:
                 break
             own = max(0, entry.tokens - entry.shared)

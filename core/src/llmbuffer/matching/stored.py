@@ -49,10 +49,21 @@ class Lookup(msgspec.Struct, frozen=True, gc=False):
 class Entry:
     """A stored prefix: ``snapshot`` up to ``mark``, or its first ``tokens`` where no mark bounds it.
 
-    ``superseded`` is when a longer one that covers it became visible; ``shared`` of its tokens are held by younger ones.
+    ``superseded`` is when a longer one that covers it became visible; ``shared`` of its tokens are held by younger ones;
+    ``used`` counts the prompts stored before.
     """
 
-    __slots__ = ("expires", "mark", "position", "shared", "snapshot", "superseded", "tokens", "visible")
+    __slots__ = (
+        "expires",
+        "mark",
+        "position",
+        "shared",
+        "snapshot",
+        "superseded",
+        "tokens",
+        "used",
+        "visible",
+    )
 
     def __init__(
         self,
@@ -68,7 +79,7 @@ class Entry:
         self.position = snapshot.position_at(mark)
         self.expires, self.visible = expires, visible
         self.superseded = math.inf
-        self.shared = 0
+        self.shared = self.used = 0
 
     def begins(self, other: Snapshot) -> bool:
         """Whether this prefix, as far as its mark, is one of the request ``other``."""
