@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 from typing import Any, NamedTuple, cast
 
+from tests.responses_wire import responses_events, responses_whole
+
 Usage = tuple[int, int, int, int]  # fresh, read, written, output
 
 
@@ -259,4 +261,5 @@ def anthropic_raw(said: Said) -> Iterator[dict[str, Any]]:
 FORMATS = {
     "/v1/chat/completions": Format(openai_whole, openai_events),
     "/v1/messages": Format(anthropic_whole, anthropic_events),
+    "/v1/responses": Format(responses_whole, responses_events),
 }

@@ -103,8 +103,16 @@ def link(state: State, message: Message, dialect: Dialect, counter: TokenCounter
 
 
 def _given_marks(rendered: Rendered) -> int:
-    blocks = [part for block in rendered.blocks for part in (block, *(block.get("content") or ()))]
-    return sum(MARK_FIELDS.isdisjoint(block) is False for block in blocks if isinstance(block, dict))
+    parts = [
+        part
+        for block in rendered.blocks
+        for part in (block, *_parts(block.get("content")), *_parts(block.get("output")))
+    ]
+    return sum(MARK_FIELDS.isdisjoint(part) is False for part in parts if isinstance(part, dict))
+
+
+def _parts(content: object) -> list[object]:
+    return content if isinstance(content, list) else []
 
 
 def attach(state: State, new: Link, dialect: Dialect, *, claim: bool = True) -> State:

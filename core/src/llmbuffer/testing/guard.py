@@ -6,7 +6,7 @@ was sent is read from the bodies. A line keeps two numbers a request, so that lo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from threading import Lock
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from ..frozen import FrozenDict
 from ..observing import Observation
 from ..request import Request
 from ..session import Session
-from .prefix import Block, blocks_of, body_laid_out, difference, dynamic_wires
+from .prefix import Block, blocks_of, body_laid_out, difference, dynamic_wires, sections
 
 __all__ = ["PrefixGuard"]
 
@@ -141,8 +141,8 @@ class PrefixGuard:
         """The digests of all blocks, one after the other."""
         body, memo = request.body, self._memo
         items = [_digest(str(body.get("model")).encode())]
-        for section in ("tools", "system", "messages"):
-            for item in body.get(section, ()):
+        for section, found in _items(body):
+            for item in found:
                 known = memo.get(id(item))
                 items.append(known[1] if known is not None and known[0] is item else self._of(item, section))
         if request.dynamic:
@@ -159,12 +159,20 @@ class PrefixGuard:
 
     def _head_length(self, request: Request) -> int:
         """Blocks of model, tools and system text, the text that leads the messages included."""
-        body = request.body
         leading = int(request.dialect.system_in_messages and bool(request.context.segments))
-        in_messages = (
-            sum(len(self._of(item, "messages")) for item in body["messages"][:leading]) // _DIGEST_BYTES
-        )
-        return 1 + len(body.get("tools", ())) + len(body.get("system", ())) + in_messages
+        total = 1
+        for section, found in _items(request.body):
+            if section == "messages":
+                total += sum(len(self._of(item, section)) for item in found[:leading]) // _DIGEST_BYTES
+            else:
+                total += len(found)
+        return total
+
+
+def _items(body: Mapping[str, Any]) -> list[tuple[str, Sequence[Any]]]:
+    """The sections of a body, each with its items; a text or an object alone is one."""
+    fields = ((section, body[key]) for section, key in sections(body))
+    return [(section, [value] if isinstance(value, str | Mapping) else value) for section, value in fields]
 
 
 def _flat(sent: _Sent) -> list[Block]:

@@ -18,12 +18,12 @@ from ..request import Request
 from ..rules import MARK_FIELDS
 
 __all__ = [
-    "Block", "assert_prefix_stable", "blocks_of", "body_laid_out", "cut", "difference", "dynamic_wires", "laid_out", "last_run",
+    "Block", "assert_prefix_stable", "blocks_of", "body_laid_out", "cut", "difference", "dynamic_wires", "laid_out", "last_run", "sections",
 ]  # fmt: skip
 
-_SYSTEM = ("system", "instructions")
-_MESSAGES = ("messages", "input")
-_LISTS = ("content", "tool_calls")
+_SYSTEM = ("system", "instructions", "systemInstruction")
+_MESSAGES = ("messages", "input", "contents")
+_LISTS = ("content", "parts", "tool_calls")
 _EXCERPT = 30  # characters on each side of a difference
 T = TypeVar("T")
 
@@ -113,7 +113,7 @@ def body_laid_out(body: Mapping[str, Any], dynamic: Sequence[bytes]) -> list[Seq
     items: list[Sequence[Block]] = []
     if "model" in body:
         items.append([Block("model", wire_json(body["model"]))])
-    for section, key in _sections(body):
+    for section, key in sections(body):
         items += [_placed(blocks_of(item, section), key, number) for number, item in _numbered(body[key])]
     at = last_run([[block.wire for block in item] for item in items], dynamic)
     if at is not None:
@@ -123,16 +123,17 @@ def body_laid_out(body: Mapping[str, Any], dynamic: Sequence[bytes]) -> list[Seq
 
 def dynamic_wires(request: Request) -> list[bytes]:
     """The announced dynamic texts of a request, as blocks are sent."""
-    return [wire_json({"type": "text", "text": text}) for text in render_dynamic(request.dynamic)]
+    return [wire_json(request.dialect.dynamic_part(text)) for text in render_dynamic(request.dynamic)]
 
 
-def _sections(body: Mapping[str, Any]) -> list[tuple[str, str]]:
+def sections(body: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The sections that a body has, each with the name of its field."""
     named = [("tools", ("tools",)), ("system", _SYSTEM), ("messages", _MESSAGES)]
     return [(section, key) for section, keys in named for key in keys if body.get(key)]
 
 
 def _numbered(value: Any) -> list[tuple[int | None, Any]]:
-    return [(None, value)] if isinstance(value, str) else list(enumerate(value))
+    return [(None, value)] if isinstance(value, str | Mapping) else list(enumerate(value))
 
 
 def _placed(blocks: Sequence[Block], key: str, number: int | None) -> Sequence[Block]:
