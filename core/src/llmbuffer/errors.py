@@ -9,6 +9,7 @@
     ├── DialectError                    a provider's response or client that the dialect cannot use
     │   ├── UnknownDialectError (LookupError)
     │   └── UnknownModelError (LookupError)
+    ├── EngineError                     an engine of one's own that does not start or does not answer
     ├── LoopError                       a turn that cannot begin or does not end
     ├── PlacementError (ValueError)     dynamic content that cannot be placed as asked
     ├── PluginError                     a plugin that is broken, duplicated or unknown
@@ -24,6 +25,7 @@ from __future__ import annotations
 __all__ = [
     "DialectError",
     "EncodingError",
+    "EngineError",
     "FrozenError",
     "LLMBufferError",
     "LoopError",
@@ -82,6 +84,10 @@ class UnknownDialectError(DialectError, LookupError):
 
 class UnknownModelError(DialectError, LookupError):
     """A model without rules where rules are required."""
+
+
+class EngineError(LLMBufferError):
+    """An engine of one's own that is not installed, does not start, or does not answer."""
 
 
 class LoopError(LLMBufferError):

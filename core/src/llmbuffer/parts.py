@@ -73,7 +73,8 @@ class Opaque(Private, frozen=True, gc=False, tag="opaque"):
     """Provider-specific content: raw JSON that comes back byte for byte.
 
     ``slot`` says where it belongs in the provider's message: ``content`` (an item of its content list),
-    ``tool_calls`` (an item of that list) or ``field:NAME`` (a field of the message itself).
+    ``tool_calls`` (an item of that list) or ``field:NAME`` (a field of the message itself). Where a message becomes
+    several items, ``item`` is one of them and ``message`` one whose texts follow as parts of their own.
 
     >>> Opaque.of("anthropic", {"type": "thinking", "thinking": "…", "signature": "s"}).value["signature"]
     's'

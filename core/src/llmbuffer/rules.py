@@ -48,8 +48,8 @@ class CacheRules(msgspec.Struct, frozen=True, kw_only=True):
 
     Entries are written at marks (``slots`` explicit ones, and one at the end of the prompt if ``implicit``). A block of
     one of the ``collapsed`` kinds directly behind another of that kind takes no position of a look-back of its own.
-    ``min_tokens``, ``step``, ``capacity`` (what the whole cache holds, least recently used goes first; ``None``: no
-    bound) in tokens, ``recomputed`` those at the end of a prompt that are always computed; ``ttl``, ``ttl_long`` in
+    ``min_tokens``, ``step``, ``capacity`` (what the whole cache holds, of ``lanes`` what they spilled, least recently used
+    goes first; ``None``: no bound) in tokens, ``recomputed`` those at the end of a prompt that are always computed; ``ttl``, ``ttl_long`` in
     seconds; multipliers relative to the input price. ``stores_output``: a reply can be read from the cache as well.
     ``visible_after`` says when an entry can be read: at the ``first-token`` of the response, at once (``request``: also by
     requests that run side by side), or at the ``end`` of the response.

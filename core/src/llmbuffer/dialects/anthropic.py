@@ -163,7 +163,7 @@ class Anthropic(ModelRules):
     def read_usage(self, response: Any) -> Usage | None:
         """``input_tokens`` exclude what was read and written here: they are added up."""
         usage = mapping_field(as_dict(response), "usage")
-        if not usage:
+        if "input_tokens" not in usage:  # half a report, as of a stream whose first event is missing, is none
             return None
         read = count_field(usage, "cache_read_input_tokens")
         written = count_field(usage, "cache_creation_input_tokens")
