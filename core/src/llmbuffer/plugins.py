@@ -6,6 +6,8 @@ Plugins are loaded once, when a name is first asked for.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from threading import RLock
 from typing import TYPE_CHECKING, Any, cast
 
@@ -39,29 +41,36 @@ class Offer(msgspec.Struct, frozen=True):
     version: str
 
 
+# The built-in dialects: their module and class, imported when the name is first asked for.
+_DIALECTS = {
+    "openai": "openai_chat.OpenAIChat",
+    "openai-responses": "openai_responses.OpenAIResponses",
+    "anthropic": "anthropic.Anthropic",
+    "gemini": "gemini.Gemini",
+    "deepseek": "deepseek.DeepSeek",
+    "llamacpp": "llamacpp.LlamaCpp",
+    "vllm": "vllm.Vllm",
+}
+
+
 class _BuiltIn:
     @hookimpl
     def register_dialects(self, register: hookspecs.Register) -> None:
-        def openai() -> Any:
-            from .dialects.openai_chat import OpenAIChat
+        for name, place in _DIALECTS.items():
+            register(name, partial(_made, place))
 
-            return OpenAIChat()
 
-        def anthropic() -> Any:
-            from .dialects.anthropic import Anthropic
-
-            return Anthropic()
-
-        register("openai", openai)
-        register("anthropic", anthropic)
+def _made(place: str) -> Any:
+    module, _, name = place.partition(".")
+    return getattr(import_module(f"{__package__}.dialects.{module}"), name)()
 
 
 class Plugins:
     """The plugins of one process. ``load`` is called by every look-up.
 
     >>> found = Plugins()
-    >>> sorted(found.offers("dialects"))
-    ['anthropic', 'openai']
+    >>> {"anthropic", "openai"} <= found.offers("dialects").keys()
+    True
     """
 
     def __init__(self, *, entry_points: Callable[[], list[metadata.EntryPoint]] | None = None) -> None:

@@ -198,6 +198,9 @@ class Dialect(Protocol):
     def bind(self, model: str) -> Dialect:
         """This dialect with the rules of ``model``; rules that were given by hand stay."""
 
+    def answering(self, calls: Mapping[str, str]) -> Dialect:
+        """This dialect, to render results of ``calls``: names of tools by the ids of calls. For APIs that want the names."""
+
     def render_message(self, message: Message, previous_role: str | None) -> Rendered:
         """The blocks of one message; raises ``LossyError`` for content that has no place on this wire."""
 

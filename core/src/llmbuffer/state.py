@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from .chain import Block, Node, root, walk
 from .context import Segment
 from .errors import PairingError
 from .layout import render_dynamic
-from .messages import Message, Opaque, canonical
+from .frozen import FrozenDict
+from .messages import Message, Opaque, ToolCall, canonical
 from .rendered import RenderedList
 from .rules import MARK_FIELDS, Dialect, Place, Rendered
 from .snapshot import message_tokens
@@ -49,7 +52,8 @@ class Turn:
 class State(msgspec.Struct, frozen=True):
     """Where a session stands. Replaced as a whole, never changed.
 
-    ``tip`` is the last node and ``anchor`` the last place that may carry a mark; ``open_calls`` await results;
+    ``tip`` is the last node and ``anchor`` the last place that may carry a mark; ``open_calls`` await results,
+    ``call_names`` are the tools that they call;
     ``previous_tail`` is where the last request had its rolling mark; ``turns`` and ``requests`` count what was observed,
     ``given_marks`` the breakpoints that came with messages of the user or the host; ``response_id`` is the id of the last
     response, where the provider's cache diagnostics know it by one.
@@ -59,6 +63,7 @@ class State(msgspec.Struct, frozen=True):
     rendered: RenderedList
     kind: str | None = None
     open_calls: tuple[str, ...] = ()
+    call_names: Mapping[str, str] = FrozenDict()
     anchor: Anchor | None = None
     turn: Turn | None = None
     previous_tail: Anchor | None = None
@@ -92,7 +97,8 @@ def link(state: State, message: Message, dialect: Dialect, counter: TokenCounter
     """
     _check_pairing(state, message)
     content = canonical(message)
-    rendered = dialect.render_message(message, state.rendered.role)
+    renders = dialect.answering(state.call_names) if message.tool_results else dialect
+    rendered = renders.render_message(message, state.rendered.role)
     wire = rendered.role.encode() + msgspec.json.encode(rendered.blocks)
     tokens = message_tokens(message, counter.count)
     positions = _positions(rendered.kinds, state.kind, dialect.rules.collapsed) if rendered.kinds else 1
@@ -134,6 +140,7 @@ def attach(state: State, new: Link, dialect: Dialect, *, claim: bool = True) -> 
         rendered=rendered,
         kind=new.rendered.kinds[-1] if new.rendered.kinds else state.kind,
         open_calls=calls or _still_open(state, message),
+        call_names=_names(message) if calls else state.call_names,
         anchor=anchor,
         turn=turn,
         previous_tail=previous_tail,
@@ -142,6 +149,10 @@ def attach(state: State, new: Link, dialect: Dialect, *, claim: bool = True) -> 
         given_marks=state.given_marks + new.given_marks,
         response_id=state.response_id,
     )
+
+
+def _names(message: Message) -> FrozenDict:
+    return FrozenDict({part.id: part.name for part in message.parts if isinstance(part, ToolCall)})
 
 
 def _still_open(state: State, message: Message) -> tuple[str, ...]:

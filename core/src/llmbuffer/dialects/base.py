@@ -44,6 +44,10 @@ class ModelRules:
         """This dialect with the rules of ``model``; rules that were given by hand stay."""
         return self if self._given else self._bound(self.chosen(self.rules_for(model)))
 
+    def answering(self, calls: Mapping[str, str]) -> Self:
+        """This dialect: what a result answers is told by its id, unless a dialect says otherwise."""
+        return self
+
     def chosen(self, rules: CacheRules) -> CacheRules:
         """The rules with what the dialect's options say where sources disagree; as they are, unless it has options."""
         return rules
