@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from llmbuffer import Ledger, Lookup, Usage
+from llmbuffer import Ledger, Lookup, Message, Price, Session, StableContext, Usage
 from llmbuffer.breaks import CacheBreak, diagnose
 from llmbuffer.dialects.openai_rules import rules_for
 from llmbuffer.ledger import LedgerEntry
 from llmbuffer.prices import price_for
+from llmbuffer.tokens import EstimateCounter
 
 RULES = rules_for("gpt-5.6")
 PRICE = price_for("gpt-5.6")
@@ -72,5 +73,52 @@ def test_the_ledger_is_shown_as_a_table() -> None:
     assert "&lt;b&gt;new" in ledger._repr_html_()
 
 
+def test_costs_are_split_by_what_was_paid_for() -> None:
+    price = Price(input=10, output=50, cache_read=1, cache_write=12.5, cache_write_long=20)
+    context = StableContext("my-model", "Be kind.")
+    session = Session(context, prices={"my-model": price}, tokens=EstimateCounter())
+    usages = [Usage(100_000, 1_000, 0, 80_000, 30_000), Usage(110_000, 2_000, 80_000, 10_000)]
+    seen = [session.request("Hello").observe(usage, Message("assistant", "Hi!")) for usage in usages]
+    first, second = (each.cost_parts for each in seen)
+    assert first is not None
+    assert second is not None
+    assert first.written == pytest.approx(0.05 * 12.5 + 0.03 * 20)
+    assert (first.read, first.fresh, first.output) == pytest.approx((0.0, 0.2, 0.05))
+    assert (second.read, second.written, second.fresh, second.output) == pytest.approx(
+        (0.08, 0.125, 0.2, 0.1)
+    )
+    assert [each.cost for each in seen] == [first.total, second.total]
+    assert [entry.cost_parts for entry in session.ledger] == [first, second]
+    assert session.ledger.cost_parts == first + second
+    assert session.ledger.cost == pytest.approx((first + second).total)
+    shown = session.ledger.report().splitlines()
+    assert shown[-1].endswith(", 1.9800 USD (read 0.0800, written 1.3500, fresh 0.4000, output 0.1500)")
+    assert [line.split(" | ")[6].strip() for line in shown[:-1]] == [
+        "USD",
+        f"{first.total:.4f}",
+        f"{second.total:.4f}",
+    ]
+
+
+def test_a_session_without_a_price_has_no_cost() -> None:
+    session = Session(StableContext("my-model", "Be kind."), tokens=EstimateCounter())
+    seen = session.request("Hello").observe(Usage(100, 1), Message("assistant", "Hi!"))
+    assert (seen.cost, seen.cost_parts, session.ledger.cost, session.ledger.cost_parts) == (None,) * 4
+    assert "USD" not in session.ledger.report().splitlines()[-1]
+
+
+def test_a_fork_pays_for_itself() -> None:
+    session = Session(StableContext("gpt-5.5", "Be kind."), tokens=EstimateCounter())
+    session.request("Hello").observe(Usage(1_000, 10), Message("assistant", "Hi!"))
+    fork = session.fork()
+    fork.request("And now?").observe(Usage(2_000, 10, 1_024), Message("assistant", "Now."))
+    own, other = session.ledger.cost_parts, fork.ledger.cost_parts
+    assert own is not None
+    assert other is not None
+    assert own.read == 0 < other.read
+    assert other.read == pytest.approx(1_024 * 0.5 / 1e6)
+
+
 def test_an_empty_ledger_says_nothing_was_paid() -> None:
     assert (Ledger().requests, Ledger().cost, Ledger().hit_ratio) == (0, None, 0.0)
+    assert Ledger().cost_parts is None

@@ -9,6 +9,7 @@ import msgspec
 
 from .breaks import CacheBreak
 from .forecast import Forecast
+from .prices import CostParts
 from .usage import Usage
 
 __all__ = ["Ledger", "LedgerEntry"]
@@ -18,7 +19,8 @@ class LedgerEntry(msgspec.Struct, frozen=True):
     """One request, or one planned break (``kind`` is ``thawed`` and ``reason`` says why).
 
     ``at`` is the session's clock when the request was made, in seconds; token fields start with ``forecast_``; ``usage`` is
-    what the provider reported (``None`` if it did not); ``cost`` in USD (``None`` without a price).
+    what the provider reported (``None`` if it did not); ``cost`` in USD (``None`` without a price), and ``cost_parts`` the
+    same by what was paid for.
     """
 
     at: float
@@ -31,6 +33,7 @@ class LedgerEntry(msgspec.Struct, frozen=True):
     usage: Usage | None = None
     cost: float | None = None
     cache_break: CacheBreak | None = None
+    cost_parts: CostParts | None = None
 
     @property
     def forecast(self) -> Forecast:
@@ -86,6 +89,12 @@ class Ledger:
         return sum(costs) if costs else None
 
     @property
+    def cost_parts(self) -> CostParts | None:
+        """Sum of all costs, split into read, written, fresh and output; ``None`` where no price is known."""
+        parts = [entry.cost_parts for entry in self if entry.cost_parts is not None]
+        return sum(parts, CostParts()) if parts else None
+
+    @property
     def hit_ratio(self) -> float:
         """``cache_read_tokens / input_tokens`` over all requests, a fraction of 1."""
         return self.usage.hit_ratio
@@ -100,11 +109,18 @@ class Ledger:
         lines = [" | ".join(f"{title:>8}" for title in _TITLES)]
         lines += [" | ".join(f"{cell:>8}" for cell in row) for row in self._rows()]
         total = self.usage
-        money = "" if self.cost is None else f", {self.cost:.4f} USD"
         lines.append(
-            f"{self.requests} requests, {total.input_tokens:,} tokens in, hit ratio {total.hit_ratio:.3f}{money}"
+            f"{self.requests} requests, {total.input_tokens:,} tokens in, hit ratio {total.hit_ratio:.3f}{self._money()}"
         )
         return "\n".join(lines)
+
+    def _money(self) -> str:
+        """What was paid, and for what, as far as prices are known."""
+        if self.cost is None:
+            return ""
+        parts = self.cost_parts
+        split = "" if parts is None else f" ({_listed(parts)})"
+        return f", {self.cost:.4f} USD{split}"
 
     def _rows(self) -> Iterator[list[str]]:
         for index, entry in enumerate(self):
@@ -116,7 +132,8 @@ class Ledger:
                 usage.fresh_tokens,
             )
             broken = entry.cache_break.cause if entry.cache_break is not None else entry.reason
-            yield [str(index), *map(str, numbers), f"{usage.hit_ratio:.3f}", broken or entry.kind]
+            money = "" if entry.cost is None else f"{entry.cost:.4f}"
+            yield [str(index), *map(str, numbers), f"{usage.hit_ratio:.3f}", money, broken or entry.kind]
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{escape(title)}</th>" for title in _TITLES)
@@ -129,4 +146,8 @@ class Ledger:
         return f"Ledger(requests={self.requests}, hit_ratio={self.hit_ratio:.3f})"
 
 
-_TITLES = ("request", "input", "read", "write", "fresh", "hit", "note")
+def _listed(parts: CostParts) -> str:
+    return ", ".join(f"{name} {getattr(parts, name):.4f}" for name in CostParts.__struct_fields__)
+
+
+_TITLES = ("request", "input", "read", "write", "fresh", "hit", "USD", "note")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from .breaks import CacheBreak, diagnose
+from .cache import Lookup
 from .ledger import LedgerEntry
 from .messages import Message
-from .prices import cost
+from .prices import CostParts, cost_parts
 from .rules import Diagnosis
 from .state import Anchor, State, Turn, attach, link
 from .usage import Usage
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from .request import Request
     from .session import Session
 
-__all__ = ["WATCHERS", "Answer", "Observation", "next_state", "record"]
+__all__ = ["WATCHERS", "Answer", "Observation", "next_state", "record", "record_prewarm"]
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -41,6 +42,7 @@ class Observation(msgspec.Struct, frozen=True):
 
     ``session`` is the one that went on with the reply: the request's own, or a new fork (``forked``) where the session
     had moved on since the request was made. ``diagnosis`` is what the provider's own cache diagnostics said, if anything.
+    ``cost_parts`` splits the cost into read, written, fresh and output.
 
     >>> from llmbuffer import Message, Session, StableContext, Usage
     >>> request = Session(StableContext("gpt-5.5", "You are kind.")).request("Hello")
@@ -55,6 +57,7 @@ class Observation(msgspec.Struct, frozen=True):
     session: Session
     forked: bool = False
     diagnosis: Diagnosis | None = None
+    cost_parts: CostParts | None = None
 
 
 # Called with every request that was observed: how `llmbuffer.testing` guards the prefix of every conversation.
@@ -95,32 +98,62 @@ def _next_anchor(placed: Placed, reply: Message | None) -> Anchor | None:
 
 def record(request: Request, target: Session, answer: Answer) -> Observation:
     """Enter the request into the ledger of the session that goes on, and compare it with what was forecast."""
-    session, family, model = request.session, request.session.family, request.context.model
-    usage, reply = answer.usage, answer.reply
-    price, calibration = family.price(model), family.calibration(model)
-    lookup = family.commit(request.dialect, request.snapshot, request.at, session.clock())
-    if reply is not None:
+    session, family = request.session, request.session.family
+    price, calibration = family.price(request.context.model), family.calibration(request.context.model)
+    factor = calibration.factor
+    lookup = _sent(request)
+    if answer.reply is not None:
         with_reply = msgspec.structs.replace(request.snapshot, tip=target.tip, marks=())
         family.commit_output(request.dialect, with_reply, session.clock())
-    cache_break = diagnose(lookup, usage, request.dialect.rules, price, answer.diagnosis)
-    factor = calibration.factor
-    if usage is not None:
-        calibration.observe(request.snapshot.tokens, usage.input_tokens)
-    paid = None if usage is None or price is None else cost(usage, price)
-    target.ledger.add(
-        LedgerEntry(
-            at=request.at,
-            epoch=target.epoch,
-            forecast_read_tokens=round(lookup.read_tokens * factor),
-            forecast_write_tokens=round(lookup.write_tokens * factor),
-            forecast_fresh_tokens=round(lookup.fresh_tokens * factor),
-            usage=usage,
-            cost=paid,
-            cache_break=cache_break,
-            reason="" if target is session else f"forked from {session.id}, which had moved on",
-        )
+    cache_break = diagnose(lookup, answer.usage, request.dialect.rules, price, answer.diagnosis)
+    if answer.usage is not None:
+        calibration.observe(request.snapshot.tokens, answer.usage.input_tokens)
+    entry = msgspec.structs.replace(
+        _entry(request, lookup, answer.usage, factor),
+        epoch=target.epoch,
+        cache_break=cache_break,
+        reason="" if target is session else f"forked from {session.id}, which had moved on",
     )
-    observation = Observation(usage, cache_break, paid, reply, target, target is not session, answer.diagnosis)
+    target.ledger.add(entry)
+    observation = Observation(
+        answer.usage,
+        cache_break,
+        entry.cost,
+        answer.reply,
+        target,
+        target is not session,
+        answer.diagnosis,
+        entry.cost_parts,
+    )
     for watch in WATCHERS:
         watch(request, observation)
     return observation
+
+
+def record_prewarm(request: Request, usage: Usage | None) -> Observation:
+    """Enter a request that only filled the cache; the session stays where it is."""
+    session = request.session
+    factor = session.family.calibration(request.context.model).factor
+    entry = msgspec.structs.replace(_entry(request, _sent(request), usage, factor), kind="prewarm")
+    session.ledger.add(entry)
+    return Observation(usage, None, entry.cost, None, session, cost_parts=entry.cost_parts)
+
+
+def _sent(request: Request) -> Lookup:
+    session = request.session
+    return session.family.commit(request.dialect, request.snapshot, request.at, session.clock())
+
+
+def _entry(request: Request, lookup: Lookup, usage: Usage | None, factor: float) -> LedgerEntry:
+    price = request.session.family.price(request.context.model)
+    parts = None if usage is None or price is None else cost_parts(usage, price)
+    return LedgerEntry(
+        at=request.at,
+        epoch=request.session.epoch,
+        forecast_read_tokens=round(lookup.read_tokens * factor),
+        forecast_write_tokens=round(lookup.write_tokens * factor),
+        forecast_fresh_tokens=round(lookup.fresh_tokens * factor),
+        usage=usage,
+        cost=None if parts is None else parts.total,
+        cost_parts=parts,
+    )

@@ -11,13 +11,10 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from .errors import LoopError
-from .ledger import LedgerEntry
 from .messages import Message
-from .observing import Observation
+from .observing import Observation, record_prewarm
 from .placing import place
-from .prices import cost
 from .request import Request
-from .usage import Usage
 
 if TYPE_CHECKING:
     from .session import Session
@@ -47,7 +44,7 @@ def prewarm(session: Session, *, client: Any = None) -> Observation | None:
     body = request.dialect.prewarm(request.body)
     if body is None:
         return None
-    return _record(request, request.dialect.send(_client(session, client), request.dialect.kwargs(body)))
+    return _recorded(request, request.dialect.send(_client(session, client), request.dialect.kwargs(body)))
 
 
 async def aprewarm(session: Session, *, client: Any = None) -> Observation | None:
@@ -57,7 +54,7 @@ async def aprewarm(session: Session, *, client: Any = None) -> Observation | Non
     if body is None:
         return None
     kwargs = request.dialect.kwargs(body)
-    return _record(request, await request.dialect.asend(_client(session, client), kwargs))
+    return _recorded(request, await request.dialect.asend(_client(session, client), kwargs))
 
 
 def warming(session: Session) -> Request:
@@ -78,23 +75,5 @@ def _client(session: Session, client: Any) -> Any:
     return found
 
 
-def _record(request: Request, response: Any) -> Observation:
-    session, family, dialect = request.session, request.session.family, request.dialect
-    usage: Usage | None = dialect.read_usage(response)
-    lookup = family.commit(dialect, request.snapshot, request.at, session.clock())
-    price = family.price(request.context.model)
-    paid = None if usage is None or price is None else cost(usage, price)
-    factor = family.calibration(request.context.model).factor
-    session.ledger.add(
-        LedgerEntry(
-            at=request.at,
-            epoch=session.epoch,
-            kind="prewarm",
-            forecast_read_tokens=round(lookup.read_tokens * factor),
-            forecast_write_tokens=round(lookup.write_tokens * factor),
-            forecast_fresh_tokens=round(lookup.fresh_tokens * factor),
-            usage=usage,
-            cost=paid,
-        )
-    )
-    return Observation(usage, None, paid, None, session)
+def _recorded(request: Request, response: Any) -> Observation:
+    return record_prewarm(request, request.dialect.read_usage(response))

@@ -92,7 +92,8 @@ class Tier(Rates, frozen=True, kw_only=True):
 class Price(Rates, frozen=True, kw_only=True):
     """The price of one model: rates, tiers for long prompts, and where and when they were read.
 
-    ``source`` defaults to "user" and ``date`` to None, for prices of one's own.
+    ``source`` defaults to "user" and ``date`` to None, for prices of one's own. ``cache_storage_hour`` is what explicit
+    caches cost while they are kept, in US dollars per million tokens and hour; None where nobody bills it, or knows.
 
     >>> price = Price(input=2, output=12, tiers=(Tier(above=200_000, input=4, output=18),))
     >>> price.rates(200_000).input, price.rates(200_001).input
@@ -105,6 +106,15 @@ class Price(Rates, frozen=True, kw_only=True):
     note: str = ""
     source: str = "user"
     date: dt.date | None = None
+    cache_storage_hour: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        stored = self.cache_storage_hour
+        if stored is not None and not 0 <= stored < math.inf:
+            raise PriceError(
+                f"the rate 'cache_storage_hour' is {stored!r}: give dollars per million tokens and hour, 0 or more"
+            )
 
     def rates(self, input_tokens: int) -> Rates:
         """The rates of a request with a prompt of ``input_tokens``: those of its highest tier, else the base ones."""
@@ -112,22 +122,33 @@ class Price(Rates, frozen=True, kw_only=True):
         return max(reached, key=lambda tier: tier.above) if reached else self
 
 
-class CostParts(msgspec.Struct, frozen=True, kw_only=True):
-    """The cost of one request in US dollars, by what was paid for.
+class CostParts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The cost of one request in US dollars, by what was paid for, or the sum over several.
 
-    >>> CostParts(read=0.25, written=0.5, fresh=0.25, output=1.0).total
-    2.0
+    >>> parts = CostParts(read=0.25, written=0.5, fresh=0.25, output=1.0)
+    >>> parts.total, (parts + parts).written
+    (2.0, 1.0)
     """
 
-    read: float
-    written: float
-    fresh: float
-    output: float
+    read: float = 0.0
+    written: float = 0.0
+    fresh: float = 0.0
+    output: float = 0.0
 
     @property
     def total(self) -> float:
         """The sum of all parts."""
         return self.read + self.written + self.fresh + self.output
+
+    def __add__(self, other: CostParts) -> CostParts:
+        if not isinstance(other, CostParts):
+            return NotImplemented
+        return CostParts(
+            read=self.read + other.read,
+            written=self.written + other.written,
+            fresh=self.fresh + other.fresh,
+            output=self.output + other.output,
+        )
 
 
 def cost(usage: Usage, price: Price) -> float:

@@ -1,13 +1,44 @@
-"""For tests: assertions about prefixes and hit ratios, fakes, and the prefix guard (a pytest plugin).
+"""For tests: assertions about prefixes and hit ratios, fakes, contracts, and the prefix guard (a pytest plugin).
 
 The guard checks every conversation that a test runs. Turn it on with ``llmbuffer_prefix_guard = true`` in the pytest
 configuration; a test that moves the prefix on purpose says ``@pytest.mark.moves_prefix(reason="…")``.
+
+``DialectContract`` is a test suite for a dialect of your own; it is loaded when it is asked for, since it needs pytest.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from .fakes import FakeClock, reply
 from .prefix import assert_prefix_stable
 from .ratio import assert_hit_ratio
 
-__all__ = ["FakeClock", "assert_hit_ratio", "assert_prefix_stable", "reply"]
+if TYPE_CHECKING:
+    from .dialects import DialectContract, DialectExamples
+
+__all__ = [
+    "DialectContract",
+    "DialectExamples",
+    "FakeClock",
+    "assert_hit_ratio",
+    "assert_prefix_stable",
+    "reply",
+]
+
+_CONTRACTS = {"DialectContract": "dialects", "DialectExamples": "dialects"}
+_REWRITTEN = ("dialect", "dialects")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _CONTRACTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import sys
+    from importlib import import_module
+
+    import pytest
+
+    # So that a failing promise shows the values that it compared.
+    modules = {f"{__name__}.{module}" for module in _REWRITTEN}
+    pytest.register_assert_rewrite(*sorted(modules - sys.modules.keys()))
+    return getattr(import_module(f".{_CONTRACTS[name]}", __name__), name)
