@@ -9,8 +9,8 @@ import msgspec
 from .chain import Block, Node, root, walk
 from .context import Segment
 from .errors import PairingError
-from .layout import render_dynamic
 from .frozen import FrozenDict
+from .layout import render_dynamic
 from .messages import Message, Opaque, ToolCall, canonical
 from .rendered import RenderedList
 from .rules import MARK_FIELDS, Dialect, Place, Rendered

@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from .demo import demo
 from .plugins import plugins
 from .replay import replay
+from .serve import serve
 
 __all__ = ["app"]
 
@@ -19,7 +21,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command()(demo)
 app.command()(replay)
+app.command()(serve)
 app.command()(plugins)
 
 

@@ -1,4 +1,6 @@
-"""The prefix guard as a pytest plugin: every conversation that any test runs keeps its prefix.
+"""What pytest gets from llmbuffer: the prefix guard, and the fixture ``provider_server`` (see ``testing.server``).
+
+The guard watches that every conversation that any test runs keeps its prefix.
 
 Turned on by ``llmbuffer_prefix_guard = true`` in the pytest configuration. A test that moves the prefix on purpose
 (a thaw, an edited history, a fork with another system text) carries ``@pytest.mark.moves_prefix(reason="…")``; without a
@@ -12,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .server import SERVER_MARK, provider_server
+
 if TYPE_CHECKING:
     from .guard import PrefixGuard
 
-__all__: list[str] = []
+__all__ = ["provider_server"]
 
 MARK = "moves_prefix"
 OPTION = "llmbuffer_prefix_guard"
@@ -34,6 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", f'{MARK}(reason="…"): this test moves the prefix of a session on purpose'
     )
+    config.addinivalue_line("markers", f"{SERVER_MARK}(**arguments): arguments of the fixture of this name")
     if config.getini(OPTION):
         from .guard import PrefixGuard
 
