@@ -99,7 +99,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """Sums over the calls of one recording, one source, or all.
 
     Token counts; ``cost_usd`` in US dollars, output included (``None`` without a price). ``ceiling`` is the longest common
-    prefix of each prompt with any sent earlier in its session. With noise only: ``oracle_tokens`` are those of each
+    prefix of each prompt with any sent earlier in its session, replies included where the cache stores them. With noise only: ``oracle_tokens`` are those of each
     noise-free prompt that were sent before, ``history_read_tokens`` the reads without the changing text (text that
     ``placement="sticky"`` keeps is history).
 

@@ -214,7 +214,8 @@ class _Run:
         self._layout = setting.arranged(recording)
         self._noise = Noise(recording, setting.noise, setting.seed, count)
         self._cache = CacheModel(setting.dialect.rules, count=count)
-        self._ceiling = CacheModel(_CEILING, count=count)
+        stores = setting.dialect.rules.stores_output
+        self._ceiling = CacheModel(msgspec.structs.replace(_CEILING, stores_output=stores), count=count)
         self._oracle: _Oracle | None = _Oracle(setting, recording) if setting.noise else None
         self._sums: defaultdict[str, int] = defaultdict(int)
         self._cost = 0.0
@@ -225,13 +226,15 @@ class _Run:
         lookup = self._cache.commit(prompt.snapshot, at)
         usage = lookup.usage(self._output_tokens(call))
         self._layout.answer(call, usage)
-        if self._setting.dialect.rules.stores_output:
-            self._cache.commit_output(self._layout.answered(call), at)
         sums = self._sums
         for name in ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"):
             sums[name] += getattr(usage, name)
         sums["requests"] += 1
         sums["ceiling"] += self._ceiling.commit(prompt.snapshot, at).read_tokens
+        if self._setting.dialect.rules.stores_output:
+            answered = self._layout.answered(call)
+            self._cache.commit_output(answered, at)
+            self._ceiling.commit_output(answered, at)
         if self._oracle is not None:
             sums["oracle_tokens"] += self._oracle.tokens(call, at)
             sums["history_read_tokens"] += lookup.read_tokens - _noise_in(prompt, lookup.read_tokens)
