@@ -17,7 +17,9 @@ nox.options.sessions = ["lint", "types", "tests", "docs", "build"]
 ROOT = Path(__file__).parent
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 OLDEST = PYTHONS[0]
-EXTRAS = ["", "anthropic", "cli", "gemini", "llamacpp", "openai", "prices", "simulate", "testing", "all"]
+EXTRAS = [
+    *("", "anthropic", "cli", "demo", "gemini", "llamacpp", "openai", "prices", "simulate", "testing", "all"),
+]
 # What each file of constraints/ is made from: the sources and the options that `uv pip compile` gets.
 LOCKS = {
     "test.txt": ["core/pyproject.toml", "--all-extras", "--group", "pyproject.toml:test"],
@@ -110,7 +112,7 @@ def build(session: nox.Session) -> None:
         session.run(
             str(scripts / "python"), "-c", "import llmbuffer; print(llmbuffer.__version__)", external=True
         )
-        if extra in ("cli", "all"):
+        if extra in ("cli", "demo", "all"):
             session.run(str(scripts / "llmbuffer"), "--version", external=True)
 
 
