@@ -14,7 +14,6 @@ __all__ = ["RoutedCaches"]
 
 OPENING = 256  # tokens whose hash, with the key, picks the machine: OpenAI, prompt caching guide
 WINDOW = 60.0  # seconds over which the rate is taken
-GROUPS = 1024  # pairs of key and opening that are remembered; those that were used longest ago go first
 
 
 class _Machine:
@@ -39,7 +38,8 @@ class RoutedCaches:
 
     Requests with the same key and the same first 256 tokens go to the same machine, until it got more than the rules'
     ``per_key_rate`` within a minute; those above it go to the next machine, which knows nothing of them at first. Without
-    a rate in the rules there is one cache for all. ``limit`` bounds the entries of each machine. Not thread-safe.
+    a rate in the rules there is one cache for all. ``limit`` bounds the entries of each machine, ``groups`` the pairs of
+    key and opening that are remembered; those that were used longest ago go first. Not thread-safe.
 
     >>> from llmbuffer.chain import root
     >>> from llmbuffer.messages import Message
@@ -51,10 +51,15 @@ class RoutedCaches:
     """
 
     def __init__(
-        self, rules: CacheRules, *, limit: int | None = None, count: Callable[[str], int] | None = None
+        self,
+        rules: CacheRules,
+        *,
+        limit: int | None = None,
+        groups: int = 1024,
+        count: Callable[[str], int] | None = None,
     ) -> None:
         self.rules = rules
-        self._limit, self._count = limit, count
+        self._limit, self._most, self._count = limit, groups, count
         self._groups: OrderedDict[tuple[str | None, bytes], list[_Machine]] = OrderedDict()
 
     def route(self, snapshot: Snapshot, at: float, key: str | None = None) -> CacheModel:
@@ -63,7 +68,7 @@ class RoutedCaches:
         group = (None, b"") if rate is None else (key, _opening(snapshot))
         machines = self._groups.setdefault(group, [])
         self._groups.move_to_end(group)
-        while len(self._groups) > GROUPS:
+        while len(self._groups) > self._most:
             self._groups.popitem(last=False)
         most = float("inf") if rate is None else max(1.0, rate * WINDOW)
         for machine in machines:

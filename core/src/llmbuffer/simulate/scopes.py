@@ -27,18 +27,19 @@ _ENDLESS = 1e9  # requests a second: nothing overflows
 class Limits(msgspec.Struct, frozen=True):
     """What a server remembers at most; what was used longest ago goes first.
 
-    ``scopes`` are triples of API key, format and model; ``entries`` those of one cache; ``nodes`` and ``characters`` blocks
-    of prompts that later prompts may share, and their text, in one scope; ``counts`` texts whose tokens are known; ``requests`` those of the log;
-    ``fingerprints`` prompts that diagnostics compare with; ``contents`` explicit caches of Gemini. ``body_bytes`` is how
+    ``scopes`` are triples of API key, format and model; ``entries`` those of one cache, ``groups`` the pairs of
+    routing key and opening in one scope; ``nodes`` and ``characters`` blocks of prompts that later prompts may share, and
+    their text, in one scope; ``counts`` texts whose tokens are known; ``requests`` those of the log; ``fingerprints`` prompts that diagnostics compare with; ``contents`` explicit caches of Gemini. ``body_bytes`` is how
     large a request may be.
     """
 
     scopes: int = 64
     entries: int = 256
+    groups: int = 256
     nodes: int = 4096
     characters: int = 4 * 2**20
     counts: int = 20_000
-    requests: int = 10_000
+    requests: int = 2_000
     fingerprints: int = 512
     contents: int = 256
     body_bytes: int = 32 * 2**20
@@ -54,7 +55,7 @@ class Scope:
         routed = rules
         if rules.per_key_rate is not None and not overflow:
             routed = msgspec.structs.replace(rules, per_key_rate=_ENDLESS)
-        self.caches = RoutedCaches(routed, limit=limits.entries, count=count)
+        self.caches = RoutedCaches(routed, limit=limits.entries, groups=limits.groups, count=count)
 
 
 class Scopes:
