@@ -199,7 +199,7 @@ def test_the_look_back_counts_each_tool_block_unless_told_otherwise() -> None:
 @pytest.mark.parametrize(
     ("make", "model", "marked"),
     [
-        (lambda: OpenAIChat(), "gpt-5.6", False),
+        (OpenAIChat, "gpt-5.6", False),
         (lambda: OpenAIChat(mark_tool_results=True), "gpt-5.6", True),
         (lambda: OpenAIChat(mark_tool_results=True), "gpt-5.5", False),
     ],
