@@ -33,7 +33,18 @@ FLOORS = [
     {"plugins"},
     # `respond` is a method of Session that calls the loop, and the loop is written in terms of Session: one floor.
     {"store", "reconcile", "session", "loop", "calls", "conversation"}
-    | {"assembly", "conversing", "family", "freezing", "observing", "placing", "prewarm", "prompt", "request", "state"},
+    | {
+        "assembly",
+        "conversing",
+        "family",
+        "freezing",
+        "observing",
+        "placing",
+        "prewarm",
+        "prompt",
+        "request",
+        "state",
+    },
     {"fanout", "team", "graph", "replay", "lint", "capture", "simulate", "engine", "report", "testing"},
     {"cli", "demo"},
 ]

@@ -391,7 +391,13 @@ def test_usage_is_read(reported: Any, usage: Usage | None) -> None:
 
 @pytest.mark.parametrize(
     "response",
-    [{"usage": 3}, {"usage": {"input_tokens": "3"}}, {"usage": {"cache_creation": 3, "input_tokens": 1}}, "x", None],
+    [
+        {"usage": 3},
+        {"usage": {"input_tokens": "3"}},
+        {"usage": {"cache_creation": 3, "input_tokens": 1}},
+        "x",
+        None,
+    ],
 )
 def test_usage_that_makes_no_sense_is_refused(response: Any) -> None:
     with pytest.raises(DialectError):

@@ -733,7 +733,10 @@ def test_predicted_reads_agree_with_those_that_providers_reported() -> None:
         assert compared.relative_error is not None
         assert abs(compared.relative_error) < 0.02, source
     assert found["miniswe-dschat"].median_error_tokens == 0
-    for source in ("pi-refactor", "pi-session"):  # what is left: prefixes that the provider lost within their time
+    for source in (
+        "pi-refactor",
+        "pi-session",
+    ):  # what is left: prefixes that the provider lost within their time
         left = found[source].left_over
         assert left["expired"] == left["expired_agreed"] > 0  # every idle gap over the time to live
         assert left["read_less"] == left["read_nothing"]
