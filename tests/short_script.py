@@ -11,7 +11,7 @@ from llmbuffer.messages import Message
 from llmbuffer.parts import Text, ToolCall
 
 # The changing texts that stand in a prompt: documents, preferences, and the time to the second.
-CHANGING = re.compile(r"doc-\w+|pref-\w+|2026-03-01 \d\d:\d\d:\d\d")
+CHANGING = re.compile(r"doc-\w+|pref-\w+|2026-05-14 \d\d:\d\d:\d\d")
 NAMES = ("find_order", "track", "refund", "ask", "note", "close")
 
 

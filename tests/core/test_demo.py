@@ -254,8 +254,8 @@ def test_what_broke_is_named_with_its_place(demo: Demo) -> None:
     assert {broken.heading for broken in others} == {"Retrieved documents", "Customer preferences"}
     calls = sum(len(turn.steps) for turn in SCRIPT.turns)
     assert sum(broken.requests for broken in demo.arms["default"].broken) == calls - 1
-    assert worst.before.endswith("2026-03-01 09:00:00")
-    assert worst.after.endswith("2026-03-01 09:00:07")
+    assert worst.before.endswith("2026-05-14 11:00:00")
+    assert worst.after.endswith("2026-05-14 11:00:07")
     assert demo.arms["oracle"].broken == ()
     assert not any(broken.path.startswith("messages[0]") for broken in demo.arms["buffered"].broken)
 

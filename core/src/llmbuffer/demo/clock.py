@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ..replay.noise import moment
+from datetime import datetime, timedelta
 
 __all__ = ["SECONDS_PER_CALL", "DemoClock"]
 
+BEGIN = datetime(2026, 5, 14, 11, 0, 0)  # noqa: DTZ001 - the shop's own time; its records are of that day
 SECONDS_PER_CALL = 7
 
 
@@ -15,7 +16,7 @@ class DemoClock:
     >>> clock = DemoClock()
     >>> clock.tick()
     >>> clock(), clock.shown
-    (7.0, '2026-03-01 09:00:07')
+    (7.0, '2026-05-14 11:00:07')
     """
 
     def __init__(self) -> None:
@@ -32,4 +33,4 @@ class DemoClock:
     @property
     def shown(self) -> str:
         """The time as prompts show it, to the second."""
-        return f"{moment(self._now):%Y-%m-%d %H:%M:%S}"
+        return f"{BEGIN + timedelta(seconds=self._now):%Y-%m-%d %H:%M:%S}"

@@ -14,6 +14,10 @@ def serve(options: dict[str, Any]) -> None:
     """Run the server that ``options`` describe (see ``EngineServer``) until the standard input ends; never returns."""
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the native code prints goes to the log
+    # Threads that spin while they wait make two of them many times slower than one on a machine that has other work; the
+    # library reads these when it is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     try:
         import xllamacpp
     except ImportError:
