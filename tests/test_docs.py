@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.loopback import Said, loopback
 
+from llmbuffer.demo import run_demo
 from llmbuffer.replay import replay, sample_recordings
 from llmbuffer.tokens import EstimateCounter
 
@@ -67,6 +68,22 @@ def test_the_figures_of_the_readme_are_those_of_the_sample() -> None:
         assert shown == [f"{total.hit_ratio:.4f}", f"{total.share_of_oracle:.4f}", f"{total.cost_usd:.2f}"], (
             model
         )
+
+
+def test_the_figures_of_the_demo_are_near_those_of_a_simulated_run() -> None:
+    """The README shows what an engine computed. The simulation lacks the framing of messages: 8 % of the tokens."""
+    text = PAGES[0].read_text("utf-8")
+    found = run_demo(engine="simulate")
+    for row, near in (("prompt tokens computed", 0.1), ("hit ratio", 0.02)):
+        [cells] = re.findall(rf"^\| {row} \| (.+) \|$", text, re.MULTILINE)
+        shown = [float(cell.replace(",", "")) for cell in cells.split(" | ")]
+        sums = [arm.sums for arm in found.arms.values()]
+        computed = [each.computed_tokens if "tokens" in row else each.hit_ratio for each in sums]
+        assert shown == pytest.approx(computed, rel=near), row
+    for provider in ("Anthropic", "OpenAI"):
+        [cells] = re.findall(rf"^\| USD for 100 sessions, {provider} .*?\| (.+) \|$", text, re.MULTILINE)
+        paid = [100 * arm.cost_usd[provider.lower()] for arm in found.arms.values()]
+        assert [float(cell) for cell in cells.split(" | ")] == pytest.approx(paid, abs=0.01)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -33,7 +33,7 @@ from llmbuffer.demo.display import show
 from llmbuffer.demo.figures import ArmFigures, WorkerFigures
 from llmbuffer.demo.measured import Sent, Stretch, Sums, run_session, run_workers
 from llmbuffer.demo.memory import session_memory
-from llmbuffer.demo.page import check_target, page, write_page
+from llmbuffer.demo.page import check_target, page, picture, write_page
 from llmbuffer.demo.script import Script, script
 from llmbuffer.demo.vocabulary import BytePairs
 from llmbuffer.messages import Message
@@ -365,6 +365,16 @@ def test_the_page_stands_alone() -> None:
     assert tags.seen.count("table") == 2
     assert "prefers-color-scheme: dark" in text
     assert "400,000" in text
+
+
+def test_the_picture_is_a_file_of_its_own() -> None:
+    tags = _Tags()
+    text = picture(measured())
+    tags.feed(text)
+    assert tags.open == []
+    assert text.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
+    assert tags.seen.count("rect") == 20
+    assert "prefers-color-scheme: dark" in text
 
 
 # The report file

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..demo.arms import ArmName
 from ..demo.display import show
 from ..demo.engines import ENGINES, missing
-from ..demo.page import check_target, page, write_page
+from ..demo.page import check_target, page, picture, write_page
 from ..demo.run import calls_of, run_demo
 from ..errors import LLMBufferError
 from .output import complain, console, print_json, reporting
@@ -33,7 +33,7 @@ _Engine = Annotated[
 _Threads = Annotated[int, typer.Option(metavar="N", min=1, help="Threads of the engine.")]
 _Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 _Output = Annotated[
-    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the report as an HTML page, too.")
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the report as an HTML page, too; as FILE.svg, its picture.")
 ]
 
 
@@ -61,7 +61,7 @@ def demo(
         else:
             show(found, console())
         if output is not None:
-            write_page(output, page(found))
+            write_page(output, picture(found) if output.suffix == ".svg" else page(found))
             complain(f"the report is in {output}")
 
 

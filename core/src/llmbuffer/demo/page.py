@@ -24,23 +24,25 @@ from .sheets import (
     workers_sheet,
 )
 
-__all__ = ["check_target", "page", "write_page"]
+__all__ = ["check_target", "page", "picture", "write_page"]
 
-_STYLE = """\
+_COLOURS = """\
 :root { color-scheme: light dark; --ink: #1c1c1c; --paper: #ffffff; --line: #d5d5d5; --ours: #1a7f37; --theirs: #cf222e; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e8e8e8; --paper: #161616; --line: #3d3d3d; --ours: #4cc36b; --theirs: #ff7b72; }
 }
+svg { background: var(--paper); height: auto; max-width: 100%; }
+svg text { fill: var(--ink); font: 12px system-ui, sans-serif; }
+.theirs { fill: var(--theirs); }
+.ours { fill: var(--ours); }
+"""
+_STYLE = """\
 body { background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem;
   padding: 0 1rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid var(--line); padding: .25rem .75rem; text-align: right; }
 th:first-child, td:first-child { text-align: left; }
 .wide { overflow-x: auto; }
-svg { height: auto; max-width: 100%; }
-svg text { fill: var(--ink); font: 12px system-ui, sans-serif; }
-.theirs { fill: var(--theirs); }
-.ours { fill: var(--ours); }
 .note { font-size: .875rem; opacity: .8; }
 """
 
@@ -48,17 +50,17 @@ svg text { fill: var(--ink); font: 12px system-ui, sans-serif; }
 def page(demo: Demo) -> str:
     """The page as HTML."""
     found = list(improvements(demo))
-    bars = turn_bars(demo)
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8"><title>llmbuffer demo</title>',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<style>\n{_STYLE}</style></head><body>",
+        f"<style>\n{_COLOURS}{_STYLE}</style></head><body>",
         f"<h1>llmbuffer demo</h1><p>{escape(heading(demo))}.</p>",
         _list(found),
         _table(arms_sheet(demo)),
         "<h2>Prompt tokens computed in each turn</h2>",
-        _picture(bars),
+        _picture(turn_bars(demo)),
+        '<p class="note">Above: default. Below: buffered.</p>',
         _table(workers_sheet(demo)),
         "<h2>What broke in default</h2>",
         _list(what_broke_lines(demo)),
@@ -82,7 +84,12 @@ def _list(lines: Iterable[str]) -> str:
     return "<ul>\n" + "\n".join(f"<li>{escape(line)}</li>" for line in lines) + "\n</ul>"
 
 
-def _picture(bars: list[Bar]) -> str:
+def picture(demo: Demo) -> str:
+    """The bars of the turns alone, as an SVG file."""
+    return _picture(turn_bars(demo), _COLOURS)
+
+
+def _picture(bars: list[Bar], style: str = "") -> str:
     """Two bars for each turn, drawn to one scale."""
     longest = max(bar.default for bar in bars) or 1
     height, left, width = 44, 60, 560
@@ -95,10 +102,11 @@ def _picture(bars: list[Bar]) -> str:
             drawn.append(f'<rect class="{kind}" x="{left}" y="{y}" width="{length}" height="16"/>')
             drawn.append(f'<text x="{left + length + 6}" y="{y + 13}">{count:,}</text>')
     whole = f"{left + width + 80} {len(bars) * height + 8}"
+    styled = f"<style>\n{style}</style>\n" if style else ""
+    alone = ' xmlns="http://www.w3.org/2000/svg"' if style else ""
     return (
-        f'<svg viewBox="0 0 {whole}" role="img" aria-label="Prompt tokens computed in each turn">\n'
-        "<title>Each turn: above default, below buffered</title>\n" + "\n".join(drawn) + "\n</svg>\n"
-        '<p class="note">Above: default. Below: buffered.</p>'
+        f'<svg{alone} viewBox="0 0 {whole}" role="img" aria-label="Prompt tokens computed in each turn">\n'
+        f"<title>Each turn: above default, below buffered</title>\n{styled}" + "\n".join(drawn) + "\n</svg>\n"
     )
 
 
