@@ -74,7 +74,7 @@ def test_the_figures_of_the_demo_are_near_those_of_a_simulated_run() -> None:
     """The README shows what an engine computed. The simulation lacks the framing of messages: 8 % of the tokens."""
     text = PAGES[0].read_text("utf-8")
     found = run_demo(engine="simulate")
-    for row, near in (("prompt tokens computed", 0.1), ("hit ratio", 0.02)):
+    for row, near in (("prompt tokens computed", 0.1), ("hit ratio", 0.03)):
         [cells] = re.findall(rf"^\| {row} \| (.+) \|$", text, re.MULTILINE)
         shown = [float(cell.replace(",", "")) for cell in cells.split(" | ")]
         sums = [arm.sums for arm in found.arms.values()]
