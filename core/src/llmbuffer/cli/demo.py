@@ -33,7 +33,13 @@ _Engine = Annotated[
 _Threads = Annotated[int, typer.Option(metavar="N", min=1, help="Threads of the engine.")]
 _Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 _Output = Annotated[
-    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the report as an HTML page, too; as FILE.svg, its picture.")
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Write the report as an HTML page, too; as FILE.svg, its picture.",
+    ),
 ]
 
 
