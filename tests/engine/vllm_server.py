@@ -129,7 +129,7 @@ def main() -> int:
         try:
             url = f"http://127.0.0.1:{port}"
             wait_for(url, server)
-            tests = [sys.executable, "-m", "pytest", "tests/engine/test_vllm.py", *sys.argv[1:]]
+            tests = [sys.executable, "-m", "pytest", "tests/engine/checks_vllm.py", *sys.argv[1:]]
             here = {**os.environ, "LLMBUFFER_VLLM_URL": url, "LLMBUFFER_VLLM_BLOCK": str(BLOCK)}
             return subprocess.run(tests, env=here, check=False).returncode
         finally:
