@@ -11,6 +11,7 @@ from anthropic.types import RawMessageStreamEvent
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
+from tests.any_json import ARGUMENTS, JSON, OBJECTS, TEXT
 from tests.loopback import Said, anthropic_raw, anthropic_whole, loopback
 from tests.scripted_session import client_of
 
@@ -615,25 +616,11 @@ def test_half_a_stream_is_refused() -> None:
 # Round trips
 
 
-TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 URLS = (
     st.sampled_from(
         [PNG, "https://a.b/c", "data:text/plain,x", "data:;base64,", "data:a;base64;base64,AA,BB"]
     )
     | TEXT
-)
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
-    max_leaves=6,
-)  # fmt: skip
-OBJECTS = st.dictionaries(TEXT, JSON, max_size=3)
-ARGUMENTS = st.one_of(
-    TEXT,
-    OBJECTS.map(lambda value: json.dumps(value, ensure_ascii=False)),
-    st.sampled_from(
-        ['{"x": 1e2}', '{"s": "\\u00e9"}', '{"a": 1, "a": 2}', '{"a": ', "[]", "", "null", '{"a":1}\n']
-    ),
 )
 CONTENT = st.one_of(
     st.builds(Text, TEXT),

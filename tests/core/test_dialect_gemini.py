@@ -15,6 +15,7 @@ from google import genai
 from google.genai import types
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from tests.any_json import ARGUMENTS, OBJECTS, TEXT
 from tests.gemini_wire import GeminiServer, chunks, gemini_server, usage_of, whole
 from tests.loopback import Failure, Said
 
@@ -734,7 +735,6 @@ def test_other_candidates_are_left_out() -> None:
 
 # Round trips
 
-TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 URLS = (
     st.sampled_from(
         [
@@ -757,15 +757,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=6,
 )
-OBJECTS = st.dictionaries(TEXT, JSON, max_size=3)
 IDS = TEXT | st.sampled_from(["gemini:", "gemini::0:f", "gemini:r:1:g", "gemini::1:a:b"])
-ARGUMENTS = st.one_of(
-    TEXT,
-    OBJECTS.map(lambda value: json.dumps(value, ensure_ascii=False)),
-    st.sampled_from(
-        ['{"x": 1e2}', '{"s": "\\u00e9"}', '{"a": 1, "a": 2}', '{"a": ', "[]", "", "null", '{"a":1}\n']
-    ),
-)
 FURTHER = st.dictionaries(
     st.sampled_from(["thoughtSignature", "partMetadata", "thought", "text", "functionCall"]), JSON, max_size=2
 )

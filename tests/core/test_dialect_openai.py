@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from tests.any_json import JSON, TEXT
 from tests.loopback import Said, loopback, openai_chunks, openai_whole
 from tests.scripted_session import client_of
 
@@ -671,12 +672,6 @@ def test_half_a_stream_is_refused() -> None:
 # Round trips
 
 
-TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
-    max_leaves=6,
-)  # fmt: skip
 FIELD = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(
     lambda name: (
         name not in ("role", "content", "name", "tool_calls", "tool_call_id", "id", "type", "function")

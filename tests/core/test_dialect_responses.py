@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.responses import Response
+from tests.any_json import JSON, TEXT
 from tests.loopback import FORMATS, Format, Said, loopback
 from tests.responses_wire import call_item, message_item, responses_raw, responses_whole
 from tests.scripted_session import client_of
@@ -1054,12 +1055,6 @@ def test_a_clients_own_sdk_is_asked_for() -> None:
 # Any messages
 
 
-TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
-    max_leaves=6,
-)  # fmt: skip
 PARTS = st.one_of(
     st.builds(Text, TEXT),
     st.builds(Image, TEXT, st.none() | TEXT),

@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import DialectError, EncodingError, LossyError
+from ..errors import DialectError, LossyError
 from ..frozen import FrozenDict, FrozenList, check_text, freeze
 from ..messages import File, Image, Message, Opaque, Part, Text, ToolCall, ToolResult
+from .base import json_object
 
 __all__ = ["block_kind", "from_blocks", "from_message", "text_block", "to_blocks", "to_message"]
 
@@ -63,7 +64,7 @@ def _block(part: Part) -> FrozenDict:
     if isinstance(part, ToolCall):
         extra = FrozenDict() if part.extra is None else _own(part.extra)
         return FrozenDict(
-            {"type": "tool_use", "id": part.id, "name": part.name, "input": _input(part), **extra}
+            {"type": "tool_use", "id": part.id, "name": part.name, "input": _object(part), **extra}
         )
     if isinstance(part, ToolResult):
         return _result(part)
@@ -88,29 +89,8 @@ def _own(part: Opaque) -> FrozenDict:
     return value
 
 
-def _input(call: ToolCall) -> FrozenDict:
-    if not call.arguments.strip():
-        return FrozenDict()
-    try:
-        value = json.loads(call.arguments, object_pairs_hook=_no_duplicates)
-        if isinstance(value, dict):
-            return freeze(value, f"arguments of call {call.id!r}")
-        found = f"a JSON {type(value).__name__}"
-    except EncodingError as error:
-        found = str(error)
-    except (ValueError, RecursionError) as error:
-        found = f"no JSON ({error})"
-    raise LossyError(
-        f"call {call.id!r} of tool {call.name!r}: its arguments are {found}, and Anthropic takes a JSON object only; "
-        "repair them, or answer the call on a dialect that keeps strings"
-    )
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    out = dict(pairs)
-    if len(out) != len(pairs):
-        raise ValueError("a key stands twice")
-    return out
+def _object(call: ToolCall) -> FrozenDict:
+    return json_object(call, "Anthropic") if call.arguments.strip() else FrozenDict()
 
 
 def _result(part: ToolResult) -> FrozenDict:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 from collections.abc import Callable, Mapping
 from copy import copy
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DialectError
-from ..frozen import FrozenDict
+from ..errors import DialectError, EncodingError, LossyError
+from ..frozen import FrozenDict, freeze
+from ..parts import ToolCall
 from ..rules import CacheRules, Diagnosis
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ __all__ = [
     "as_dict",
     "count_field",
     "endpoint",
+    "json_object",
     "mapping_field",
     "sdk_arguments",
 ]
@@ -107,6 +110,34 @@ def endpoint(client: Any, path: str) -> Any:
                 f"a {type(client).__name__} has no {path!r}: give a client of the dialect's own SDK"
             )
     return target
+
+
+def json_object(call: ToolCall, provider: str) -> FrozenDict:
+    """The arguments of a call for a wire that takes a JSON object only. Raises ``LossyError`` for anything else.
+
+    >>> json_object(ToolCall("1", "f", '{"b": 1}'), "Gemini")
+    {'b': 1}
+    """
+    try:
+        value = json.loads(call.arguments, object_pairs_hook=_no_duplicates)
+        if isinstance(value, dict):
+            return freeze(value, f"arguments of call {call.id!r}")
+        found = f"a JSON {type(value).__name__}"
+    except EncodingError as error:
+        found = str(error)
+    except (ValueError, RecursionError) as error:
+        found = f"no JSON ({error})"
+    raise LossyError(
+        f"call {call.id!r} of tool {call.name!r}: its arguments are {found}, and {provider} takes a JSON object only; "
+        "repair them, or answer the call on a dialect that keeps strings"
+    )
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) != len(pairs):
+        raise ValueError("a key stands twice")
+    return out
 
 
 def count_field(usage: Mapping[str, Any], name: str) -> int:

@@ -18,9 +18,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import DialectError, EncodingError, LossyError
+from ..errors import DialectError, LossyError
 from ..frozen import FrozenDict, FrozenList, check_text, freeze
 from ..messages import File, Image, Message, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
+from .base import json_object
 
 __all__ = ["from_message", "from_parts", "text_part", "to_message", "to_parts"]
 
@@ -121,31 +122,8 @@ def _call(call: ToolCall) -> FrozenDict:
             f"call {call.id!r}: its extra has a {type(inner).__name__} for 'functionCall': give an object"
         )
     named = {} if call.id.startswith(_MADE) else {"id": call.id}
-    args = {} if not call.arguments.strip() else {"args": _args(call)}
+    args = {} if not call.arguments.strip() else {"args": json_object(call, "Gemini")}
     return FrozenDict({"functionCall": FrozenDict({**named, "name": call.name, **args, **inner}), **extra})
-
-
-def _args(call: ToolCall) -> FrozenDict:
-    try:
-        value = json.loads(call.arguments, object_pairs_hook=_no_duplicates)
-        if isinstance(value, dict):
-            return freeze(value, f"arguments of call {call.id!r}")
-        found = f"a JSON {type(value).__name__}"
-    except EncodingError as error:
-        found = str(error)
-    except (ValueError, RecursionError) as error:
-        found = f"no JSON ({error})"
-    raise LossyError(
-        f"call {call.id!r} of tool {call.name!r}: its arguments are {found}, and Gemini takes a JSON object only; repair "
-        "them, or answer the call on a dialect that keeps strings"
-    )
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    out = dict(pairs)
-    if len(out) != len(pairs):
-        raise ValueError("a key stands twice")
-    return out
 
 
 def _function(call_id: str, name: str | None, names: Mapping[str, str]) -> str:

@@ -10,12 +10,13 @@ from msgspec.structs import replace
 
 from ..errors import DialectError, LossyError
 from ..frozen import FrozenDict, FrozenList, freeze
-from ..messages import Message, Tool, content_hash
+from ..messages import Message, Tool
 from ..openai_messages import from_openai, wire_message
 from ..rules import CacheRules, Draft, Event, Rendered
 from ..usage import Usage
 from . import openai_rules
 from .base import ModelRules, as_dict, count_field, endpoint, mapping_field, sdk_arguments
+from .openai_marks import routed, with_breakpoint
 from .openai_stream import ChatAccumulator
 
 __all__ = ["OpenAIChat"]
@@ -55,7 +56,6 @@ _SDK_FIELDS = frozenset(
     ]
 )
 _PATH = "chat.completions"
-MAX_ROUTING_KEY = 64  # characters of a prompt_cache_key: OpenAI's API reference
 _INSTRUCTIONS = frozenset({"system", "developer"})
 
 
@@ -152,20 +152,15 @@ class OpenAIChat(ModelRules):
 
     def mark_part(self, part: Mapping[str, Any], *, long: bool) -> FrozenDict:
         """The part with ``prompt_cache_breakpoint``; one that the user put there stays."""
-        if part.get("prompt_cache_breakpoint") is not None:
-            return FrozenDict(part)
-        breakpoint_ = FrozenDict(mode="explicit", ttl="12h") if long else FrozenDict(mode="explicit")
-        return FrozenDict(part, prompt_cache_breakpoint=breakpoint_)
+        return with_breakpoint(part, long=long)
 
     def assemble(self, draft: Draft) -> FrozenDict:
         """The body; ``system`` already leads ``messages``."""
         body: dict[str, Any] = {"model": draft.model, "messages": draft.messages}
         if draft.tools:
             body["tools"] = draft.tools
-        key, params = draft.routing_key, draft.params
-        if self.rules.routing_field is not None and key is not None:
-            short = len(key) <= MAX_ROUTING_KEY
-            body[self.rules.routing_field] = key if short else content_hash(key.encode())
+        body.update(routed(self.rules, draft.routing_key))
+        params = draft.params
         if self.rules.implicit and not draft.implicit:
             options = params.get("prompt_cache_options") or {}
             params = {**params, "prompt_cache_options": FrozenDict({"mode": "explicit", **options})}
