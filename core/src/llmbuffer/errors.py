@@ -14,8 +14,14 @@
     ├── PlacementError (ValueError)     dynamic content that cannot be placed as asked
     ├── PluginError                     a plugin that is broken, duplicated or unknown
     ├── TokenizerError (LookupError)    an encoding that is unknown or not to be had offline
+    ├── PolicyError (ValueError)        an eviction policy that is unknown, or an argument that it cannot work with
+    │   └── CapacityError               an entry that cannot fit
     ├── PriceError (ValueError)         a price that is missing or makes no sense
-    └── ReplayError (ValueError)        a recording that cannot be read
+    ├── ReplayError (ValueError)        a recording that cannot be read
+    └── StoreError                      a store that cannot be opened, read or written
+        ├── ConflictError               another writer moved the session on
+        ├── CorruptStoreError           stored bytes that are not what was written
+        └── UnknownSessionError (LookupError)
 
 A message says what was wrong (identifiers in ``repr`` form), what was found, and what to do.
 """
@@ -23,6 +29,9 @@ A message says what was wrong (identifiers in ``repr`` form), what was found, an
 from __future__ import annotations
 
 __all__ = [
+    "CapacityError",
+    "ConflictError",
+    "CorruptStoreError",
     "DialectError",
     "EncodingError",
     "EngineError",
@@ -34,11 +43,14 @@ __all__ = [
     "PairingError",
     "PlacementError",
     "PluginError",
+    "PolicyError",
     "PriceError",
     "ReplayError",
+    "StoreError",
     "TokenizerError",
     "UnknownDialectError",
     "UnknownModelError",
+    "UnknownSessionError",
 ]
 
 
@@ -109,9 +121,42 @@ class TokenizerError(LLMBufferError, LookupError):
     """An encoding that is unknown, or that is not to be had without a network."""
 
 
+class PolicyError(LLMBufferError, ValueError):
+    """An eviction policy that is unknown, or an argument that it cannot work with."""
+
+
+class CapacityError(PolicyError):
+    """An entry that cannot fit: larger than the capacity, or than what the pinned entries leave of it."""
+
+
 class PriceError(LLMBufferError, ValueError):
     """A price that is missing or makes no sense."""
 
 
 class ReplayError(LLMBufferError, ValueError):
     """A recording that cannot be read; the message names file and line."""
+
+
+class StoreError(LLMBufferError):
+    """A store that cannot be opened, read or written; what was acknowledged before stays."""
+
+
+class ConflictError(StoreError):
+    """Another writer moved the session on since this one saw it; nothing was written.
+
+    Attributes: ``ours`` is the tip that was to be written, ``theirs`` the one that was found (``None`` if the session was
+    forgotten), both in hexadecimal digits.
+    """
+
+    def __init__(self, message: str, *, ours: str, theirs: str | None) -> None:
+        super().__init__(message)
+        self.ours = ours
+        self.theirs = theirs
+
+
+class CorruptStoreError(StoreError):
+    """Stored bytes that are not what was written: a damaged file, or a value under another's key."""
+
+
+class UnknownSessionError(StoreError, LookupError):
+    """A session that the store does not hold."""

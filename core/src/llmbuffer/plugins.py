@@ -52,6 +52,9 @@ _DIALECTS = {
     "vllm": "vllm.Vllm",
 }
 
+# The built-in stores, by the scheme of their URL: what opens one, imported when the scheme is first asked for.
+_STORES = {"memory": "memory.open_memory", "sqlite": "sqlite.open_sqlite"}
+
 
 class _BuiltIn:
     @hookimpl
@@ -59,10 +62,19 @@ class _BuiltIn:
         for name, place in _DIALECTS.items():
             register(name, partial(_made, place))
 
+    @hookimpl
+    def register_stores(self, register: hookspecs.Register) -> None:
+        for scheme, place in _STORES.items():
+            register(scheme, partial(_found, "store", place))
+
 
 def _made(place: str) -> Any:
+    return _found("dialects", place)()
+
+
+def _found(room: str, place: str) -> Any:
     module, _, name = place.partition(".")
-    return getattr(import_module(f"{__package__}.dialects.{module}"), name)()
+    return getattr(import_module(f"{__package__}.{room}.{module}"), name)
 
 
 class Plugins:

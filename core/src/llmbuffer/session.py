@@ -6,12 +6,12 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import RLock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .chain import Node, walk
 from .context import Segment, StableContext
 from .conversing import Conversing
-from .errors import DialectError, MessageError, PairingError, PlacementError
+from .errors import DialectError, MessageError, PairingError, PlacementError, StoreError
 from .family import Family
 from .freezing import moved, refuse_move
 from .frozen import FrozenDict, check_text
@@ -29,6 +29,9 @@ from .state import Anchor, State, attach, link, rendered_anew
 from .tokens import TokenCounter, counter_for
 from .tools import Tool
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 __all__ = ["WATCHERS", "Session"]
 
 PLACEMENTS = ("turn", "tail", "sticky", "auto")
@@ -42,7 +45,8 @@ class Session(Conversing):
     of dynamic text; ``prices`` by model, in place of the built-in table; ``sharing``, how many sessions are expected to share
     each level; ``expected_requests`` that are still to come, for ``placement="auto"``; ``routing_key``, sent where the
     provider routes by one (default: the id); ``session_id``, drawn if not given; ``diagnostics``, whether to ask for the
-    provider's own cache diagnostics where it has some (Anthropic's Claude API, OpenAI's Responses; not every seller does).
+    provider's own cache diagnostics where it has some (Anthropic's Claude API, OpenAI's Responses; not every seller does);
+    ``store``, what ``open_store`` opened, for ``save``.
 
     May be shared by threads. Reading is free; ``append`` and ``observe`` replace the state as a whole or not at all.
 
@@ -59,7 +63,7 @@ class Session(Conversing):
 
     __slots__ = (
         "__weakref__", "_context", "_diagnostics", "_dialect", "_epoch", "_expected", "_family", "_fork_anchor", "_frozen", "_head", "_id",
-        "_ledger", "_lock", "_placement", "_state", "client", "name", "parent_id",
+        "_ledger", "_lock", "_placement", "_saved", "_state", "_store", "client", "name", "parent_id",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +81,7 @@ class Session(Conversing):
         routing_key: str | None = None,
         session_id: str | None = None,
         diagnostics: bool = False,
+        store: Any = None,
     ) -> None:
         if not isinstance(context, StableContext):
             raise MessageError(
@@ -112,6 +117,8 @@ class Session(Conversing):
         self._frozen = False
         self._epoch = 0
         self._ledger: Ledger | None = None
+        self._store = store
+        self._saved: Any = None  # what the store remembers of the last save
         self._lock = RLock()
 
     # What it holds
@@ -291,7 +298,7 @@ class Session(Conversing):
         fork._id, fork._ledger, fork._lock = None, None, RLock()
         fork.name, fork.parent_id, fork.client = name, self.id, self.client
         fork._placement, fork._expected = self._placement, self._expected
-        fork._diagnostics = self._diagnostics
+        fork._diagnostics, fork._store = self._diagnostics, self._store
         with self._lock:
             fork._family, fork._context, fork._dialect, fork._head = (
                 self._family,
@@ -301,6 +308,7 @@ class Session(Conversing):
             )
             fork._frozen, fork._epoch = self._frozen, self._epoch
             fork._state, fork._fork_anchor = self._state, self._state.anchor
+            fork._saved = self._saved
         changes = {"model": model, "system": system, "tools": tools, "params": params}
         changes = {field: value for field, value in changes.items() if value is not None}
         if changes:
@@ -341,6 +349,28 @@ class Session(Conversing):
             refuse_move(
                 self._context, context, self._dialect, head=self._head.node.end, tip=self._state.tip.end
             )
+
+    # The store
+
+    def save(self) -> None:
+        """Write what is new since the last save into the store: all of it, or nothing. Once it returns, it is there.
+
+        Raises ``ConflictError``, with both tips, if another process saved this session since this one saw it; then
+        ``fork`` goes on under an id of its own. Work is proportional to what is new.
+        """
+        if self._store is None:
+            raise StoreError(f"session {self.id!r} has no store: give Session(…, store=open_store(url))")
+        with self._lock:
+            self._saved = self._store.save(self, self._saved)
+
+    @classmethod
+    def load(cls, store: Any, session_id: str, **options: Any) -> Self:
+        """A saved session, whose next request has the bytes that it would have had without the way through the store.
+
+        ``options`` are what no store can hold: ``client``, ``clock``, ``prices``, and ``dialect`` and ``tokens`` where they
+        were objects of your own. Raises ``UnknownSessionError`` for an id that the store does not hold.
+        """
+        return store.load(session_id, kind=cls, **options)  # type: ignore[no-any-return]  # a store is any object
 
     def __repr__(self) -> str:
         return (

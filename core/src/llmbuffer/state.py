@@ -90,8 +90,12 @@ class Link(msgspec.Struct, frozen=True):
     given_marks: int = 0
 
 
-def link(state: State, message: Message, dialect: Dialect, counter: TokenCounter) -> Link:
+def link(
+    state: State, message: Message, dialect: Dialect, counter: TokenCounter, *, tokens: int | None = None
+) -> Link:
     """Hash, count and render one message behind ``state``; work is proportional to the message.
+
+    ``tokens`` is what ``counter`` counted before, if it did.
 
     Raises ``PairingError`` for a result without a call and for a message that leaves calls unanswered.
     """
@@ -100,7 +104,7 @@ def link(state: State, message: Message, dialect: Dialect, counter: TokenCounter
     renders = dialect.answering(state.call_names) if message.tool_results else dialect
     rendered = renders.render_message(message, state.rendered.role)
     wire = rendered.role.encode() + msgspec.json.encode(rendered.blocks)
-    tokens = message_tokens(message, counter.count)
+    tokens = message_tokens(message, counter.count) if tokens is None else tokens
     positions = _positions(rendered.kinds, state.kind, dialect.rules.collapsed) if rendered.kinds else 1
     positions += rendered.lead is not None
     node = state.tip.child(message, content=content, wire=wire, tokens=tokens, positions=positions)

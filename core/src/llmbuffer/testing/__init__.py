@@ -3,7 +3,8 @@
 The guard checks every conversation that a test runs. Turn it on with ``llmbuffer_prefix_guard = true`` in the pytest
 configuration; a test that moves the prefix on purpose says ``@pytest.mark.moves_prefix(reason="…")``.
 
-``DialectContract`` is a test suite for a dialect of your own; it is loaded when it is asked for, since it needs pytest.
+``DialectContract`` and ``StoreContract`` are test suites for a dialect and for a store's back end of your own; they are
+loaded when they are asked for, since they need pytest.
 """
 
 from __future__ import annotations
@@ -16,18 +17,26 @@ from .ratio import assert_hit_ratio
 
 if TYPE_CHECKING:
     from .dialects import DialectContract, DialectExamples
+    from .stores import StoreContract, StoreExamples
 
 __all__ = [
     "DialectContract",
     "DialectExamples",
     "FakeClock",
+    "StoreContract",
+    "StoreExamples",
     "assert_hit_ratio",
     "assert_prefix_stable",
     "reply",
 ]
 
-_CONTRACTS = {"DialectContract": "dialects", "DialectExamples": "dialects"}
-_REWRITTEN = ("dialect", "dialects")
+_CONTRACTS = {
+    "DialectContract": "dialects",
+    "DialectExamples": "dialects",
+    "StoreContract": "stores",
+    "StoreExamples": "stores",
+}
+_REWRITTEN = ("dialect", "dialects", "store", "stores")
 
 
 def __getattr__(name: str) -> Any:

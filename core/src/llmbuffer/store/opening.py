@@ -1,0 +1,76 @@
+"""Opening a store by its URL."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..errors import StoreError
+from ..plugins import plugins
+from .backend import Backend
+from .base import Store
+
+if TYPE_CHECKING:
+    from .policies import Policy
+
+__all__ = ["open_store"]
+
+_UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)")
+
+
+def open_store(
+    url: str,
+    *,
+    capacity: int | str = "256 MiB",
+    policy: str | Callable[..., Policy[Any]] = "lru",
+    key: Any = None,
+    tenant: str | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Store:
+    """Open a store: ``memory:``, ``sqlite:///path``, or the scheme of a plugin. A file that is not there is created.
+
+    ``capacity`` bounds its values, in bytes or as text with a unit; ``policy`` (``lru``, ``lfu``, ``s3fifo``, ``cost``, …)
+    says which go when there is no room. ``key`` and ``tenant`` ask for sealing and for a tenant's share. ``clock`` gives
+    seconds, for leases and for the time that values live.
+
+    Raises ``StoreError`` for what cannot be opened, and says what was found and what to do.
+
+    >>> open_store("memory:", capacity="1 MiB")
+    Store(MemoryBackend)
+    """
+    if key is not None or tenant is not None:
+        asked = "key=" if key is not None else "tenant="
+        raise StoreError(
+            f"{asked} was given, and stores of this version neither seal nor part tenants: leave it out, or keep a store "
+            "for each on a disk that is encrypted"
+        )
+    return Store(_opened(url), capacity=_bytes(capacity), policy=policy, clock=clock)
+
+
+def _opened(url: str) -> Backend:
+    scheme, colon, _ = url.partition(":") if isinstance(url, str) else ("", "", "")
+    offers = plugins.offers("stores")
+    if not colon or scheme not in offers:
+        raise StoreError(
+            f"{url!r} is no store: schemes found are {sorted(offers)}; give 'memory:' or 'sqlite:///path', or install the "
+            "distribution that brings this one"
+        )
+    backend = offers[scheme].factory()(url)
+    if not isinstance(backend, Backend):
+        raise StoreError(
+            f"distribution {offers[scheme].distribution!r} opened {url!r} as a {type(backend).__name__}, which is no "
+            "Backend: update or uninstall it"
+        )
+    return backend
+
+
+def _bytes(capacity: int | str) -> int:
+    if isinstance(capacity, int) and not isinstance(capacity, bool) and capacity > 0:
+        return capacity
+    found = _SIZE.fullmatch(capacity.strip()) if isinstance(capacity, str) else None
+    if found is None or found[2] not in _UNITS or not float(found[1]):
+        raise StoreError(f"capacity {capacity!r} is no size: give bytes, or a text such as '256 MiB'")
+    return int(float(found[1]) * _UNITS[found[2]])

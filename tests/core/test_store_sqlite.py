@@ -1,0 +1,257 @@
+"""The SQLite file: what it survives, what its errors say, and who may use it at once."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llmbuffer import Message, Session, StableContext
+from llmbuffer.errors import CorruptStoreError, StoreError
+from llmbuffer.store import Store, open_store
+from llmbuffer.store.sqlite import SqliteBackend
+
+CONTEXT = StableContext("gpt-5.5", "You are kind.")
+
+
+def url(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    with open_store(url(path)) as store:
+        yield store
+
+
+def fill(store: Store, session_id: str = "s1", *texts: str) -> Session:
+    session = Session(CONTEXT, store=store, session_id=session_id)
+    session.append([Message("user", text) for text in texts or ("a", "b")])
+    session.save()
+    return session
+
+
+def pragma(store: Store, text: str) -> object:
+    assert isinstance(store.backend, SqliteBackend)
+    return store.backend.connection().execute(f"PRAGMA {text}").fetchone()[0]
+
+
+def test_the_file_is_safe_against_crashes_and_says_what_it_is(store: Store, path: Path) -> None:
+    assert (pragma(store, "journal_mode"), pragma(store, "synchronous")) == ("wal", 2)
+    assert pragma(store, "user_version") == 1
+    assert pragma(store, "application_id") == int.from_bytes(b"llmb", "big")
+    store.close()
+    assert path.read_bytes()[68:72] == b"llmb"
+    assert not path.with_name("store.db-wal").exists()
+
+
+def refused(where: str) -> str:
+    with pytest.raises(StoreError) as caught:
+        open_store(where)
+    return str(caught.value)
+
+
+def test_what_is_no_store_is_refused_by_name(tmp_path: Path, path: Path) -> None:
+    assert "is a directory" in refused(url(tmp_path))
+    assert "create it first" in refused(url(tmp_path / "none" / "a.db"))
+    path.write_text("this is no database, but a text")
+    assert "begins with b'this is no datab'" in refused(url(path))
+    path.unlink()
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE t (x)")
+    other.close()
+    assert "another program" in refused(url(path))
+    assert "creates nothing" in refused(url(tmp_path / "none.db") + "?mode=ro")
+
+
+def test_an_empty_file_becomes_a_store(path: Path) -> None:
+    path.touch()
+    with open_store(url(path)) as store:
+        fill(store)
+        assert store.verify() == ()
+
+
+def test_a_newer_schema_is_left_alone(store: Store, path: Path) -> None:
+    fill(store)
+    pragma_before = path.read_bytes()
+    store.backend.connection().execute("PRAGMA user_version = 2")  # type: ignore[attr-defined]
+    store.close()
+    newer = path.read_bytes()
+    assert newer != pragma_before
+    assert "has schema version 2, and this llmbuffer knows version 1: update" in refused(url(path))
+    assert path.read_bytes() == newer
+
+
+def test_a_read_only_store_can_be_read(store: Store, path: Path) -> None:
+    session = fill(store)
+    store.close()
+    before = path.read_bytes()
+    with open_store(url(path) + "?mode=ro") as reading:
+        loaded = Session.load(reading, "s1")
+        assert loaded.messages == session.messages
+        loaded.append(Message("user", "c"))
+        with pytest.raises(StoreError, match="read-only; make it writable"):
+            loaded.save()
+        assert reading.verify() == ()
+    assert path.read_bytes() == before
+
+
+def test_a_full_disk_loses_nothing_that_was_acknowledged(store: Store) -> None:
+    session = fill(store)
+    pragma(store, f"max_page_count = {int(str(pragma(store, 'page_count')))}")
+    session.append(Message("user", "x" * 100_000))
+    with pytest.raises(StoreError, match="nothing was written; make room"):
+        session.save()
+    assert len(store.messages("s1")) == 2
+    assert store.verify() == ()
+    pragma(store, "max_page_count = 1000000")
+    session.save()
+    assert Session.load(store, "s1").messages == session.messages
+
+
+def test_a_truncated_file_says_so_and_what_is_left_is_readable(store: Store, path: Path) -> None:
+    for number in range(40):
+        fill(store, f"s{number}", f"{number} " + "x" * 5_000)
+    store.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 9 // 10 + 100])
+    assert "malformed" in refused(url(path))
+    assert "mode=salvage" in refused(url(path))
+    with open_store(url(path) + "?mode=salvage") as left:
+        assert any(finding.what == "file" for finding in left.verify())
+        with open_store("memory:") as rescued:
+            kept = rescued.import_(list(left.export(skip_damaged=True))).sessions
+            assert 20 < kept < 40
+            for record in rescued.sessions():
+                assert rescued.messages(record.id)[0].text == f"{record.id[1:]} " + "x" * 5_000
+
+
+def is_readable(store: Store, session_id: str) -> bool:
+    """Whether it loads, and then says what it said."""
+    try:
+        assert Session.load(store, session_id).messages[0].text.startswith("unmistakable")
+    except CorruptStoreError:
+        return False
+    return True
+
+
+def test_a_corrupt_page_costs_what_stands_in_it(store: Store, path: Path) -> None:
+    for number in range(30):
+        fill(store, f"s{number}", f"unmistakable {number} " + "x" * 3_000)
+    store.close()
+    whole = bytearray(path.read_bytes())
+    place = whole.index(b"unmistakable 15 ") // 4096 * 4096
+    whole[place : place + 4096] = bytes(4096)
+    path.write_bytes(whole)
+    with open_store(url(path)) as damaged:
+        assert damaged.verify()
+        lost = sum(not is_readable(damaged, f"s{number}") for number in range(30))
+        assert 1 <= lost <= 3
+        with pytest.raises(StoreError):
+            list(damaged.export())
+        with open_store("memory:") as rescued:
+            assert rescued.import_(list(damaged.export(skip_damaged=True))).sessions == 30 - lost
+
+
+def test_what_was_forgotten_is_nowhere_in_the_files(store: Store, path: Path) -> None:
+    fill(store, "s1", "shared", "the secret word " * 50)
+    fill(store, "s2", "shared", "another one")
+    store.keep_original("s1", "m", Message("user", "the secret original"))
+    assert store.forget("s1").vacuumed
+    files = b"".join(each.read_bytes() for each in path.parent.glob("store.db*"))
+    assert b"secret" not in files
+    assert b"another one" in files
+
+
+def test_a_closed_store_says_so(store: Store) -> None:
+    session = fill(store)
+    store.close()
+    store.close()
+    with pytest.raises(StoreError, match="is closed: open it again"):
+        store.messages("s1")
+    session.append(Message("user", "c"))
+    with pytest.raises(StoreError, match="is closed"):
+        session.save()
+
+
+def test_threads_share_a_store(store: Store) -> None:
+    problems: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            session = fill(store, f"t{number}")
+            for turn in range(10):
+                session.append(Message("user", f"{number}-{turn}"))
+                session.save()
+                assert Session.load(store, session.id).messages == session.messages
+        except BaseException as error:  # noqa: BLE001 - told by the main thread
+            problems.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    assert len(store.sessions()) == 6
+    fill(store, "later")
+    assert isinstance(store.backend, SqliteBackend)
+    assert store.verify() == ()
+
+
+PROGRAM = """
+import os, sys
+from llmbuffer import Message, Session
+from llmbuffer.store import open_store
+store = open_store(sys.argv[1])
+session = Session.load(store, "s1")
+child = os.fork()
+if child == 0:
+    fork = session.fork()
+    fork.append(Message("user", "from the child"))
+    fork.save()
+    store.close()
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+assert status == 0, status
+session.append(Message("user", "from the parent"))
+session.save()
+assert store.verify() == ()
+print(sorted(store.messages(record.id)[-1].text for record in store.sessions()))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_opens_its_own(store: Store, path: Path) -> None:
+    fill(store)
+    command = [sys.executable, "-W", "error", "-c", PROGRAM, url(path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.stdout.strip() == "['from the child', 'from the parent']", run.stderr
+    assert "Warning" not in run.stderr
+
+
+def test_a_thread_that_ended_leaves_no_connection(store: Store) -> None:
+    for _ in range(5):
+        thread = threading.Thread(target=store.stats)
+        thread.start()
+        thread.join()
+    assert isinstance(store.backend, SqliteBackend)
+    assert len(store.backend._open) <= 2
+
+
+def test_processes_open_a_new_store_at_once(tmp_path: Path) -> None:
+    program = "import sys; from llmbuffer.store import open_store; print(open_store(sys.argv[1]).verify())"
+    command = [sys.executable, "-c", program, url(tmp_path / "new.db")]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    assert [process.communicate()[0].strip() for process in running] == ["()"] * 6
