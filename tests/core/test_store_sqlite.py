@@ -229,6 +229,7 @@ session.append(Message("user", "from the parent"))
 session.save()
 assert store.verify() == ()
 print(sorted(store.messages(record.id)[-1].text for record in store.sessions()))
+store.close()
 """
 
 
