@@ -374,7 +374,7 @@ def take(step: tuple[Any, ...], policy: Policy[str], slow: Slow, clock: Clock) -
 def test_a_policy_matches_its_slow_simulation(
     name: str, bounds: tuple[int | None, int | None], steps: list[tuple[Any, ...]]
 ) -> None:
-    compare(name, bounds, steps)
+    assert_same(name, bounds, steps)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -383,7 +383,7 @@ def test_a_policy_matches_its_slow_simulation(
 def test_a_policy_matches_its_slow_simulation_over_long_traffic(
     name: str, bounds: tuple[int | None, int | None], seed: int, keys: int, ops: int
 ) -> None:
-    compare(name, bounds, list(traffic(random.Random(seed), keys, ops)))
+    assert_same(name, bounds, list(traffic(random.Random(seed), keys, ops)))
 
 
 def traffic(chance: random.Random, keys: int, ops: int) -> Iterator[tuple[Any, ...]]:
@@ -411,7 +411,7 @@ def traffic(chance: random.Random, keys: int, ops: int) -> Iterator[tuple[Any, .
             )
 
 
-def compare(name: str, bounds: tuple[int | None, int | None], steps: list[tuple[Any, ...]]) -> None:
+def assert_same(name: str, bounds: tuple[int | None, int | None], steps: list[tuple[Any, ...]]) -> None:
     """Both answer the same to every step, and hold the same after it."""
     clock = Clock()
     policy, slow = make_policy(name, *bounds, clock=clock), SLOW[name](*bounds)
