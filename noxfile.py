@@ -18,7 +18,8 @@ ROOT = Path(__file__).parent
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 OLDEST = PYTHONS[0]
 EXTRAS = [
-    *("", "anthropic", "cli", "demo", "gemini", "llamacpp", "openai", "prices", "simulate", "testing", "all"),
+    *("", "anthropic", "cli", "crypto", "dask", "demo", "gemini", "graph", "llamacpp", "openai", "otel"),
+    *("postgres", "prices", "redis", "simulate", "testing", "all"),
 ]
 # What each file of constraints/ is made from: the sources and the options that `uv pip compile` gets.
 LOCKS = {
