@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from hashlib import blake2b
 
 from .cache import CacheModel
 from .chain import Node, ancestor
 from .rules import CacheRules
-from .snapshot import Snapshot
+from .snapshot import Snapshot, texts
 
 __all__ = ["RoutedCaches"]
 
 OPENING = 256  # tokens whose hash, with the key, picks the machine: OpenAI, prompt caching guide
+CHARACTERS = 4  # that are taken for a token there: where it ends must not depend on what follows
 WINDOW = 60.0  # seconds over which the rate is taken
 
 
@@ -80,11 +82,19 @@ class RoutedCaches:
 
 
 def _opening(snapshot: Snapshot) -> bytes:
-    """A digest of the first blocks, as many as the first 256 tokens take part in; model and params are among it."""
+    """A digest of the first 256 tokens or so; model and params are among it."""
     if snapshot.head.end >= OPENING:
-        return _reaching(snapshot.head, OPENING).wire
+        return _cut(_reaching(snapshot.head, OPENING), OPENING)
     rest = _reaching(snapshot.tip, OPENING - snapshot.head.end)
-    return snapshot.head.wire + rest.wire
+    return snapshot.head.wire + _cut(rest, OPENING - snapshot.head.end)
+
+
+def _cut(node: Node, tokens: int) -> bytes:
+    """A digest of the chain up to ``tokens``: of the last block, what is taken for so many of its tokens."""
+    if node.parent is None or node.end <= tokens:
+        return node.wire
+    said = "\0".join(texts(node.message))[: CHARACTERS * (tokens - node.parent.end)]
+    return blake2b(node.parent.wire + said.encode(), digest_size=16).digest()
 
 
 def _reaching(tip: Node, tokens: int) -> Node:
