@@ -1,29 +1,29 @@
-"""Processes that write into one SQLite store: killed at any moment, or all at once into one session; and damaged files.
+"""Processes that write into one store: killed at any moment, or all at once into one session; and damaged bytes.
 
-Run as a program it is one such process, and prints a line for every save that was acknowledged.
+A store is given by its URL. Run as a program it is one such process, and prints a line for every save that was
+acknowledged; where a server goes away, it waits for a line on its standard input, and tries again.
 """
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from typing import TypeVar
 
 from llmbuffer import Message, Segment, Session, StableContext
 from llmbuffer.errors import ConflictError, StoreError, UnknownSessionError
 from llmbuffer.store import Store, open_store
 from llmbuffer.tokens import EstimateCounter
 
+T = TypeVar("T")
 CONTEXT = StableContext("gpt-5.5", [Segment("policy", "Be kind. " * 100, level="global")])
 ENOUGH = 10_000  # turns of a writer that nobody kills
-
-
-def opened(path: Path) -> Store:
-    return open_store(f"sqlite:///{path}")
 
 
 def session_in(store: Store, session_id: str) -> Session:
@@ -33,32 +33,54 @@ def session_in(store: Store, session_id: str) -> Session:
         return Session(CONTEXT, tokens=EstimateCounter(), session_id=session_id, store=store)
 
 
-def say(session: Session, text: str) -> None:
+def say(session: Session, *texts: str) -> None:
     """Append and save, and tell that it was acknowledged."""
-    session.append(Message("user", text))
-    session.save()
-    print(session.id, session.tip.depth, text, flush=True)
+    session.append([Message("user", text) for text in texts])
+    patiently(session.save)
+    print(session.id, session.tip.depth, texts[-1], flush=True)
 
 
-def write_until_killed(path: Path, writer: str) -> None:
-    """Append, fork, append to the fork, forget the fork before, and sweep now and then."""
-    random, forks = Random(writer), []
-    with opened(path) as store:
-        session = session_in(store, writer)
+def patiently(step: Callable[[], T]) -> T:
+    """Do it; again if the server is gone and has come back."""
+    while True:
+        try:
+            return step()
+        except (ConflictError, UnknownSessionError):  # noqa: PERF203 - it is tried again
+            raise
+        except StoreError as error:
+            print("gone", flush=True)
+            if not sys.stdin.readline():
+                raise SystemExit(f"the store is gone, and nobody says that it is back: {error}") from error
+
+
+def forgotten(store: Store, session_id: str) -> None:
+    """It is gone in the end, whoever removed it."""
+    print("forgetting", session_id, flush=True)
+    try:
+        patiently(lambda: store.forget(session_id))
+    except UnknownSessionError:
+        return
+
+
+def write_until_killed(url: str, writer: str) -> None:
+    """Append, fork, append to the fork (now and then much at once), forget the fork before, and sweep with it."""
+    forks: list[Session] = []
+    with patiently(lambda: open_store(url)) as store:
+        session = patiently(lambda: session_in(store, writer))
+        random = Random(f"{writer}-{session.tip.depth}")
         for turn in range(ENOUGH):
             say(session, f"{writer}-{turn}-" + "word " * random.randrange(400))
             if turn % 4 == 3:
                 forks.append(session.fork())
-                say(forks[-1], f"{writer}-fork-{turn}")
+                many = 1_200 if random.random() < 0.05 else 1
+                say(forks[-1], *(f"{writer}-fork-{turn}-{number}" for number in range(many)))
             if turn % 16 == 15:
-                gone = forks.pop(0)
-                print("forgetting", gone.id, flush=True)
-                store.forget(gone.id)
+                forgotten(store, forks.pop(0).id)
 
 
-def race(path: Path, writer: str, turns: int) -> None:
+def race(url: str, writer: str, turns: int) -> None:
     """Append to the one session that all have; whoever was too late is told, and looks again."""
-    with opened(path) as store:
+    with open_store(url) as store:
         session = session_in(store, "shared")
         for turn in range(turns):
             try:
@@ -69,14 +91,13 @@ def race(path: Path, writer: str, turns: int) -> None:
 
 
 @contextmanager
-def writers(path: Path, count: int, *arguments: str) -> Iterator[list[subprocess.Popen[str]]]:
+def writers(url: str, count: int, *arguments: str) -> Iterator[list[subprocess.Popen[str]]]:
     """So many processes; those that still run in the end are killed."""
-    command = [sys.executable, "-m", "tests.store_writers", arguments[0], str(path)]
+    command = [sys.executable, "-m", "tests.store_writers", arguments[0], url]
     root = Path(__file__).parents[1]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     running = [
-        subprocess.Popen(
-            [*command, f"w{number}", *arguments[1:]], stdout=subprocess.PIPE, text=True, cwd=root
-        )
+        subprocess.Popen([*command, f"w{number}", *arguments[1:]], text=True, cwd=root, **pipes)  # type: ignore[call-overload]
         for number in range(count)
     ]
     try:
@@ -85,32 +106,56 @@ def writers(path: Path, count: int, *arguments: str) -> Iterator[list[subprocess
         for process in running:
             process.kill()
             process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                pipe.close()
 
 
-def crash_round(path: Path, random: Random, count: int = 4) -> int:
-    """Kill writers at a random moment, and check that all that was acknowledged is there. Returns how much that was."""
-    lines: list[str] = []
-    with writers(path, count, "crash") as running:
-        for _ in range(random.randrange(1, 30)):
-            pipe = random.choice(running).stdout
-            assert pipe is not None
-            lines.append(pipe.readline())
+def crash_round(
+    url: str, random: Random, count: int = 4, *, server_crash: Callable[[], None] | None = None
+) -> int:
+    """Kill writers at a random moment, and check that all that was acknowledged is there. Returns how much that was.
+
+    ``server_crash`` kills the server and starts it again: before that the writers say something, and after it they go on.
+    """
+    with writers(url, count, "crash") as running:
+        lines = heard(running, random, random.randrange(1, 30))
+        if server_crash is not None:
+            server_crash()
+            for process in running:
+                assert process.stdin is not None
+                process.stdin.write("go on\n")
+                process.stdin.flush()
+            lines += heard(running, random, random.randrange(1, 30))
         for process in running:
             process.kill()
         for process in running:
-            lines += process.communicate()[0].splitlines(keepends=True)
-    lines = [line for line in lines if line.endswith("\n")]  # the last one may be cut off
-    check_acknowledged(path, lines)
-    return len(lines)
+            assert process.stdout is not None
+            assert process.stderr is not None
+            lines += process.stdout.readlines()
+            problems = process.stderr.read()
+            assert process.wait() == -signal.SIGKILL, f"a writer ended by itself: {problems}"
+    lines = [
+        line for line in lines if line.endswith("\n") and line != "gone\n"
+    ]  # the last one may be cut off
+    check_acknowledged(url, lines)
+    return sum(not line.startswith("forgetting ") for line in lines)
 
 
-def check_acknowledged(path: Path, lines: list[str]) -> None:
+def heard(running: list[subprocess.Popen[str]], random: Random, count: int) -> list[str]:
+    """So many lines of any of them."""
+    lines = []
+    for _ in range(count):
+        pipe = random.choice(running).stdout
+        assert pipe is not None
+        lines.append(pipe.readline())
+    return lines
+
+
+def check_acknowledged(url: str, lines: list[str]) -> None:
     """Every line that a writer printed is true of the store, and every chain verifies."""
     split = [line.strip().split(" ", 2) for line in lines]
     forgotten = {each[1] for each in split if each[0] == "forgetting"}
-    with opened(path) as store:
+    with open_store(url) as store:
         assert store.verify() == ()
         known = {record.id: store.messages(record.id) for record in store.sessions()}
     for session_id, depth, *text in split:
@@ -118,20 +163,22 @@ def check_acknowledged(path: Path, lines: list[str]) -> None:
             assert known[session_id][int(depth) - 1].text.strip() == text[0].strip(), (session_id, depth)
 
 
-def race_round(path: Path, count: int, turns: int) -> tuple[int, int]:
-    """Let processes append to one session; returns how many turns are in, and how many were refused."""
-    with writers(path, count, "race", str(turns)) as running:
-        said = [process.communicate()[0].splitlines() for process in running]
-        assert [process.returncode for process in running] == [0] * count
+def race_round(url: str, count: int, turns: int) -> tuple[int, int]:
+    """Let processes append to one session; returns how many turns are in, and how many were refused with both tips."""
+    with writers(url, count, "race", str(turns)) as running:
+        said = [process.communicate() for process in running]
+        assert [process.returncode for process in running] == [0] * count, [each[1] for each in said]
     accepted, refused = [], 0
-    for lines in said:
-        for line in lines:
-            first, _, rest = line.split(" ")
+    for lines, _ in said:
+        for line in lines.splitlines():
+            first, second, rest = line.split(" ")
             if first == "conflict":
+                assert len(second) == len(rest) == 48
+                assert second != rest
                 refused += 1
             else:
                 accepted.append(rest)
-    with opened(path) as store:
+    with open_store(url) as store:
         assert store.verify() == ()
         there = [message.text for message in store.messages("shared")]
     assert Counter(there) == Counter(accepted), "a turn vanished, or came twice"
@@ -142,9 +189,9 @@ def race_round(path: Path, count: int, turns: int) -> tuple[int, int]:
     return len(accepted), refused
 
 
-def filled(path: Path) -> list[str]:
+def filled(url: str) -> list[str]:
     """A store with something of every kind, closed; returns its export."""
-    with opened(path) as store:
+    with open_store(url) as store:
         for number in range(6):
             session = session_in(store, f"session-{number}")
             for turn in range(20):
@@ -160,7 +207,7 @@ def filled(path: Path) -> list[str]:
 
 
 def flip(path: Path, whole: bytes, random: Random, told: list[str]) -> str:
-    """Change one byte of the file, and say what became of it: ``refused``, ``found``, or ``harmless`` by comparison."""
+    """Change one byte of a SQLite file, and say what became of it: ``refused``, ``found``, or ``harmless`` by comparison."""
     place = random.randrange(len(whole))
     changed = bytearray(whole)
     changed[place] ^= random.randrange(1, 256)
@@ -168,7 +215,7 @@ def flip(path: Path, whole: bytes, random: Random, told: list[str]) -> str:
         leftover.unlink(missing_ok=True)
     path.write_bytes(changed)
     try:
-        store = opened(path)
+        store = open_store(f"sqlite:///{path}")
     except StoreError:
         return "refused"
     with store:
@@ -181,6 +228,6 @@ def flip(path: Path, whole: bytes, random: Random, told: list[str]) -> str:
 
 if __name__ == "__main__":
     if sys.argv[1] == "crash":
-        write_until_killed(Path(sys.argv[2]), sys.argv[3])
+        write_until_killed(sys.argv[2], sys.argv[3])
     else:
-        race(Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+        race(sys.argv[2], sys.argv[3], int(sys.argv[4]))

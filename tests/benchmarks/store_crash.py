@@ -1,9 +1,13 @@
-"""The SQLite store under kill -9, under writers of one session, and with damaged bytes.
+"""A store under kill -9, under writers of one session, and with damaged bytes.
 
-    python tests/benchmarks/store_crash.py --rounds 300 --turns 200 --flips 1000
+    python tests/benchmarks/store_crash.py --store sqlite --rounds 300 --turns 200 --flips 1000
+    python tests/benchmarks/store_crash.py --store redis --rounds 100
+    python tests/benchmarks/store_crash.py --store postgresql --rounds 100
 
 Every round starts four processes that append, fork and forget, and kills them with SIGKILL after a random number of
-acknowledged saves; then every acknowledged turn must be there and every chain must verify.
+acknowledged saves; then every acknowledged turn must be there and every chain must verify. Where there is a server, it is
+killed, too, in every third round, and started again while the writers wait. Servers are started on the loopback interface,
+as safe as they can be (``appendfsync always``, ``fsync on``).
 """
 
 from __future__ import annotations
@@ -13,43 +17,98 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.redis_flips import flip_redis
+from tests.servers import redis_server
 from tests.store_writers import crash_round, filled, flip, race_round
 
 
-def crashes(folder: Path, rounds: int, seed: int) -> str:
-    random, saves = Random(seed), 0
+class Store(NamedTuple):
+    """Where stores are: a URL for each name, how their server crashes and comes back, and how a byte is flipped."""
+
+    url: Callable[[str], str]
+    crash: Callable[[], None] | None = None
+    flips: Callable[[str, int, Random], Iterator[str]] | None = None
+
+
+@contextmanager
+def sqlite(folder: Path) -> Iterator[Store]:
+    def flips(url: str, count: int, random: Random) -> Iterator[str]:
+        told, path = filled(url), Path(url.removeprefix("sqlite:///"))
+        whole = path.read_bytes()
+        return (flip(path, whole, random, told) for _ in range(count))
+
+    yield Store(lambda name: f"sqlite:///{folder}/{name}.db", None, flips)
+
+
+@contextmanager
+def redis(folder: Path) -> Iterator[Store]:
+    with redis_server(folder) as server:
+
+        def crash() -> None:
+            server.kill()
+            server.start()
+
+        def flips(url: str, count: int, random: Random) -> Iterator[str]:
+            told = filled(url)
+            return (flip_redis(url, random, told) for _ in range(count))
+
+        yield Store(lambda name: f"{server.url}?prefix={name}:", crash, flips)
+
+
+@contextmanager
+def postgresql(_: Path) -> Iterator[Store]:
+    from tests.postgres_server import postgres
+
+    with postgres(settings="fsync = on") as server:
+        yield Store(lambda name: server.url(name.replace("-", "_")), server.crash)
+
+
+STORES = {"sqlite": sqlite, "redis": redis, "postgresql": postgresql}
+
+
+def crashes(store: Store, rounds: int, seed: int) -> str:
+    random, saves, restarts = Random(seed), 0, 0
     for number in range(rounds):
-        saves += crash_round(folder / f"crash-{number // 25}.db", random)  # 25 rounds go on in one file
-    return f"kill -9: {rounds} rounds of 4 writers, {saves:,} acknowledged saves, none lost, every chain verifies"
+        crash = store.crash if number % 3 == 2 else None
+        restarts += crash is not None
+        url = store.url(f"crash-{number // 25}")  # 25 rounds go on in one store
+        saves += crash_round(url, random, server_crash=crash)
+        print(f"\rround {number + 1} of {rounds}", end="", file=sys.stderr, flush=True)
+    servers = f", the server in {restarts} of them" if restarts else ""
+    return f"kill -9: {rounds} rounds of 4 writers{servers}, {saves:,} acknowledged saves, none lost, every chain verifies"
 
 
-def races(folder: Path, turns: int) -> str:
-    accepted, refused = race_round(folder / "race.db", 8, turns)
+def races(store: Store, turns: int) -> str:
+    accepted, refused = race_round(store.url("race"), 8, turns)
     return f"race: 8 processes, {8 * turns:,} turns: {accepted:,} in, {refused:,} refused with both tips, none vanished"
 
 
-def flips(folder: Path, count: int, seed: int) -> str:
-    path, random = folder / "flips.db", Random(seed)
-    told = filled(path)
-    whole = path.read_bytes()
-    found = Counter(flip(path, whole, random, told) for _ in range(count))
-    return f"flips: {count:,} of {len(whole):,} bytes: {dict(sorted(found.items()))}"
+def flips(store: Store, count: int, seed: int) -> str:
+    if store.flips is None:
+        return "flips: not tried with this store"
+    found = Counter(store.flips(store.url("flips"), count, Random(seed)))
+    return f"flips: {count:,}: {dict(sorted(found.items()))}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--store", choices=STORES, default="sqlite")
     for name, default in (("rounds", 300), ("turns", 200), ("flips", 1_000), ("seed", 7)):
         parser.add_argument(f"--{name}", type=int, default=default)
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder, begun = Path(name), time.perf_counter()
-        print(flips(folder, asked.flips, asked.seed), flush=True)
-        print(races(folder, asked.turns), flush=True)
-        print(crashes(folder, asked.rounds, asked.seed), flush=True)
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory() as name, STORES[asked.store](Path(name)) as store:
+        print(f"{asked.store}, measured", flush=True)
+        print(flips(store, asked.flips, asked.seed), flush=True)
+        print(races(store, asked.turns), flush=True)
+        print(crashes(store, asked.rounds, asked.seed), flush=True)
         print(f"in {time.perf_counter() - begun:.0f} s")
 
 
