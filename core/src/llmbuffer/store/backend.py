@@ -7,7 +7,7 @@ bytes. ``space`` separates tenants; it is part of every call, so that no back en
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from ..errors import StoreError
 
@@ -17,10 +17,13 @@ __all__ = [
     "MissingNodeError",
     "NodeRow",
     "Record",
+    "Reseals",
+    "Row",
     "SessionRow",
     "Size",
     "StaleError",
     "Swept",
+    "Table",
 ]
 
 ROOT = bytes(24)  # the parent of every first node, and the tip of a session that says nothing; never stored
@@ -58,6 +61,10 @@ class Record(NamedTuple):
     weight: int = 0
     pinned: bool = False
     price: float | None = None
+
+
+Row = NodeRow | SessionRow | Record
+Table = Literal["nodes", "sessions", "records"]
 
 
 class Size(NamedTuple):
@@ -170,4 +177,20 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Let go of files and connections. Closing twice does no harm."""
+        ...
+
+
+@runtime_checkable
+class Reseals(Protocol):
+    """What a change of keys needs beside ``Backend``: rows a page at a time, and new bodies for them. It may be left out."""
+
+    def page(self, space: bytes, table: Table, after: bytes, count: int) -> tuple[list[Row], bytes]:
+        """Up to ``count`` rows behind the place ``after`` (``b""``: the start), and where to go on (``b""``: that was all).
+
+        Every row that is there from the first page to the last is given at least once.
+        """
+        ...
+
+    def replace(self, space: bytes, rows: Sequence[tuple[Row, bytes]]) -> int:
+        """Give each row that new body if it still has the body that it is given with; returns how many. Nothing else changes."""
         ...

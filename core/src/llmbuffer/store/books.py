@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from threading import RLock
 from typing import Any
 
-from ..errors import StoreError
+from ..errors import CorruptStoreError, StoreError
 from .backend import Backend, Record
 from .policies import Policy, PolicyError, make_policy
 
@@ -18,7 +18,7 @@ class Books:
     """The values of one space, as one process sees them: their keys, weights and uses.
 
     Uses are counted by each process for itself, so that reading writes nothing; what others put is taken in before room
-    is made.
+    is made. ``shown`` gives the weight and price of a stored value, where they are sealed.
     """
 
     def __init__(
@@ -28,8 +28,9 @@ class Books:
         policy: str | Callable[..., Policy[Any]],
         capacity: int,
         clock: Callable[[], float],
+        shown: Callable[[Record], Record] = lambda record: record,
     ) -> None:
-        self._backend, self._space, self._clock = backend, space, clock
+        self._backend, self._space, self._clock, self._shown = backend, space, clock, shown
         self._lock = RLock()
         with _as_store_errors():
             self._policy: Policy[bytes] = make_policy(policy, capacity, clock=clock)
@@ -66,8 +67,12 @@ class Books:
         for key in self._policy:
             if key not in stored:
                 self._policy.remove(key)
-        for key in stored.keys() - set(self._policy):
-            record = stored[key]
+        known = set(self._policy)
+        for key in [key for key in stored if key not in known]:  # oldest first, as they are given
+            try:
+                record = self._shown(stored[key])
+            except CorruptStoreError:  # verify() lists it; what it weighs, nobody can tell
+                continue
             if record.pinned or record.expires is None or record.expires > self._clock():
                 self._drop(self._add(record))
             else:

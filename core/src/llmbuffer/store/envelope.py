@@ -1,4 +1,4 @@
-"""How bytes are named and wrapped before a back end sees them: plain, with a check value.
+"""How bytes are named and wrapped before a back end sees them: plain, with a check value. ``sealed`` has the other way.
 
 An envelope decides three things: what a name becomes, what the digest of a node is, and how a body is protected
 against damage and against being moved to another place.
@@ -11,15 +11,19 @@ from typing import Protocol
 
 from ..errors import CorruptStoreError
 
-__all__ = ["Envelope", "Plain", "node_digest"]
+__all__ = ["Envelope", "Plain", "node_digest", "routed"]
 
 _CHECK_BYTES = 8
 
 
 class Envelope(Protocol):
-    """Names and wraps for one tenant. ``place`` says where a body stands; it opens there and nowhere else."""
+    """Names and wraps for one tenant. ``place`` says where a body stands; it opens there and nowhere else.
+
+    ``space`` parts the rows of tenants; where ``sealed``, nobody without the key may learn from a row what it says.
+    """
 
     space: bytes
+    sealed: bool
 
     def name(self, kind: str, text: str) -> bytes:
         """The key under which ``text`` is stored."""
@@ -29,12 +33,16 @@ class Envelope(Protocol):
         """The digest of a node, 24 bytes."""
         ...
 
-    def wrap(self, place: bytes, body: bytes) -> bytes:
-        """The body as it is stored."""
+    def wrap(self, place: bytes, body: bytes, *, lasting: bool = False) -> bytes:
+        """The body as it is stored; ``lasting`` under a key that does not rotate, for what stands outside of bodies."""
         ...
 
     def unwrap(self, place: bytes, stored: bytes) -> bytes:
         """The body as it was; raises ``CorruptStoreError`` if it, or its place, was changed."""
+        ...
+
+    def routing_key(self, given: str) -> str:
+        """What a provider is sent in place of a routing key, so that tenants share none."""
         ...
 
 
@@ -48,7 +56,7 @@ def node_digest(parent: bytes, body: bytes) -> bytes:
 
 
 class Plain:
-    """No secrets: names as they are, and a check value of eight bytes behind each body.
+    """No secrets: names as they are, and a check value of eight bytes behind each body. A tenant has a space of its own.
 
     >>> stored = Plain().wrap(b"here", b"body")
     >>> Plain().unwrap(b"here", stored)
@@ -58,7 +66,11 @@ class Plain:
     llmbuffer.errors.CorruptStoreError: 12 bytes do not match their check value: ...
     """
 
-    space = b""
+    sealed = False
+
+    def __init__(self, space: bytes = b"", route: bytes = b"") -> None:
+        self.space = space
+        self._route = route
 
     def name(self, kind: str, text: str) -> bytes:
         """The text itself."""
@@ -68,7 +80,7 @@ class Plain:
         """See ``node_digest``."""
         return node_digest(parent, body)
 
-    def wrap(self, place: bytes, body: bytes) -> bytes:
+    def wrap(self, place: bytes, body: bytes, *, lasting: bool = False) -> bytes:
         """The body, and its check value."""
         return body + _check(place, body)
 
@@ -81,6 +93,19 @@ class Plain:
                 "another place; run verify(), and restore what it names from a backup"
             )
         return body
+
+    def routing_key(self, given: str) -> str:
+        """See ``routed``; without a tenant, what was given."""
+        return routed(self._route, given) if self._route else given
+
+
+def routed(key: bytes, given: str) -> str:
+    """A routing key of one tenant, 32 hexadecimal digits: another's is never equal, and it does not tell what was given.
+
+    >>> routed(b"of tenant 1", "support") == routed(b"of tenant 2", "support")
+    False
+    """
+    return blake2b(given.encode(), key=key, digest_size=16).hexdigest()
 
 
 def _check(place: bytes, body: bytes) -> bytes:

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from threading import RLock
+from typing import Any
 
 from ..errors import StoreError
-from .backend import ROOT, Backend, MissingNodeError, NodeRow, Record, SessionRow, Size, StaleError, Swept
+from .backend import (
+    ROOT,
+    Backend,
+    MissingNodeError,
+    NodeRow,
+    Record,
+    Row,
+    SessionRow,
+    Size,
+    StaleError,
+    Swept,
+    Table,
+)
 
 __all__ = ["MemoryBackend", "open_memory"]
 
@@ -169,6 +182,26 @@ class MemoryBackend:
                 del here.records[place]
             return swept
 
+    def page(self, space: bytes, table: Table, after: bytes, count: int) -> tuple[list[Row], bytes]:
+        """See ``Reseals``."""
+        with self._lock:
+            rows = _named(self._in(space), table)
+            names = sorted(name for name in rows if name > after)[:count]
+            return [rows[name] for name in names], names[-1] if len(names) == count else b""
+
+    def replace(self, space: bytes, rows: Sequence[tuple[Row, bytes]]) -> int:
+        """See ``Reseals``."""
+        with self._lock:
+            here, done = self._in(space), 0
+            for row, body in rows:
+                if isinstance(row, SessionRow):
+                    done += _replaced(here.sessions, row.key, row, body)
+                elif isinstance(row, NodeRow):
+                    done += _replaced(here.nodes, row.digest, row, body)
+                else:
+                    done += _replaced(here.records, (row.kind, row.key), row, body)
+            return done
+
     def vacuum(self) -> bool:
         """Nothing to do: what is dropped is gone."""
         return True
@@ -194,6 +227,23 @@ class MemoryBackend:
         """Forget all rows."""
         with self._lock:
             self._spaces.clear()
+
+
+def _named(here: _Space, table: Table) -> dict[bytes, Row]:
+    """The rows of a table under a name each that is not empty."""
+    if table == "nodes":
+        return {b"n" + row.digest: row for row in here.nodes.values()}
+    if table == "sessions":
+        return {b"s" + row.key: row for row in here.sessions.values()}
+    return {record.kind.encode() + b"/" + record.key: record for record in here.records.values()}
+
+
+def _replaced(rows: Any, name: Any, row: Row, body: bytes) -> int:
+    found = rows.get(name)
+    if found is None or found.body != row.body:
+        return 0
+    rows[name] = found._replace(body=body)
+    return 1
 
 
 def _with_parent(row: NodeRow, stored: dict[bytes, NodeRow]) -> NodeRow:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from ..errors import StoreError
+from ..errors import CapabilityError, StoreError
 from ..plugins import plugins
 from .backend import Backend
 from .base import Store
+from .keys import KeyLike
+from .rights import CAPABILITIES
+from .tenancy import envelope_for
 
 if TYPE_CHECKING:
     from .policies import Policy
@@ -26,28 +29,42 @@ def open_store(
     *,
     capacity: int | str = "256 MiB",
     policy: str | Callable[..., Policy[Any]] = "lru",
-    key: Any = None,
+    key: KeyLike | None = None,
     tenant: str | None = None,
+    principal: str | None = None,
+    capabilities: Iterable[str] = CAPABILITIES,
     clock: Callable[[], float] = time.time,
 ) -> Store:
     """Open a store: ``memory:``, ``sqlite:///path``, or the scheme of a plugin. A file that is not there is created.
 
     ``capacity`` bounds its values, in bytes or as text with a unit; ``policy`` (``lru``, ``lfu``, ``s3fifo``, ``cost``, …)
-    says which go when there is no room. ``key`` and ``tenant`` ask for sealing and for a tenant's share. ``clock`` gives
+    says which go when there is no room. ``key`` seals all that is stored: 32 bytes, their hexadecimal or base64 text, a
+    ``Keyring``, or a callable that returns one of these. ``tenant`` opens one tenant's share, which no other one finds
+    anything in. ``principal`` and ``capabilities`` limit what may be done (see ``Store.for_principal``). ``clock`` gives
     seconds, for leases and for the time that values live.
 
-    Raises ``StoreError`` for what cannot be opened, and says what was found and what to do.
+    Raises ``StoreError`` for what cannot be opened, and says what was found and what to do; ``SealError`` for a key that is
+    missing, wrong, weak, or given to a store that is not sealed.
 
     >>> open_store("memory:", capacity="1 MiB")
     Store(MemoryBackend)
     """
-    if key is not None or tenant is not None:
-        asked = "key=" if key is not None else "tenant="
-        raise StoreError(
-            f"{asked} was given, and stores of this version neither seal nor part tenants: leave it out, or keep a store "
-            "for each on a disk that is encrypted"
-        )
-    return Store(_opened(url), capacity=_bytes(capacity), policy=policy, clock=clock)
+    room, backend = _bytes(capacity), _opened(url)
+    try:
+        envelope = envelope_for(backend, key, tenant, clock)
+        store = Store(backend, envelope=envelope, capacity=room, policy=policy, clock=clock)
+        return _limited(store, principal, frozenset(capabilities))
+    except BaseException:
+        backend.close()
+        raise
+
+
+def _limited(store: Store, principal: str | None, capabilities: frozenset[str]) -> Store:
+    if principal is not None:
+        return store.for_principal(principal, capabilities)
+    if capabilities != set(CAPABILITIES):
+        raise CapabilityError(f"capabilities {sorted(capabilities)} are somebody's: give principal=, too")
+    return store
 
 
 def _opened(url: str) -> Backend:

@@ -12,8 +12,21 @@ from threading import enumerate as living
 from typing import Any, cast
 
 from ..errors import CorruptStoreError, StoreError
-from .backend import ROOT, Backend, MissingNodeError, NodeRow, Record, SessionRow, Size, StaleError, Swept
+from .backend import (
+    ROOT,
+    Backend,
+    MissingNodeError,
+    NodeRow,
+    Record,
+    Row,
+    SessionRow,
+    Size,
+    StaleError,
+    Swept,
+    Table,
+)
 from .sqlite_file import Mode, connect, explained, prepare
+from .sqlite_pages import new_body, page_query, rows_of
 
 __all__ = ["SqliteBackend", "open_sqlite"]
 
@@ -234,6 +247,16 @@ class SqliteBackend:
         with self._writing() as connection:
             nodes = connection.execute(_DEAD_NODES, (space,)).rowcount
             return Swept(nodes, connection.execute(_DEAD_RECORDS, (space, now)).rowcount)
+
+    def page(self, space: bytes, table: Table, after: bytes, count: int) -> tuple[list[Row], bytes]:
+        """See ``Reseals``."""
+        found = self._rows(page_query(table), ROOT, space, int.from_bytes(after, "big"), count)
+        return rows_of(table, list(found), count)
+
+    def replace(self, space: bytes, rows: Sequence[tuple[Row, bytes]]) -> int:
+        """See ``Reseals``."""
+        with self._writing() as connection:
+            return sum(connection.execute(*new_body(space, row, body)).rowcount for row, body in rows)
 
     def vacuum(self) -> bool:
         """See ``Backend``. Old pages leave the log, too, unless another process is reading them."""

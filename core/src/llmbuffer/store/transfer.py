@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 
-from ..errors import CorruptStoreError, LLMBufferError, StoreError
+from ..errors import CorruptStoreError, LLMBufferError, SealError, StoreError
 from .backend import ROOT, NodeRow, Record, SessionRow, StaleError
 from .envelope import node_digest
+from .keys import KeyLike
 from .records import (
     Compiled,
     ContextRecord,
@@ -20,6 +21,7 @@ from .records import (
     decode_said,
     encode,
 )
+from .rights import needs
 from .shelf import Shelf
 
 __all__ = ["Imported", "Transfer"]
@@ -92,11 +94,27 @@ class Imported(msgspec.Struct, frozen=True):
 class Transfer(Shelf):
     """The part of ``Store`` that writes and reads JSON lines."""
 
-    def export(self, *, skip_damaged: bool = False) -> Iterator[str]:
-        """Everything but leases, a line at a time, in the clear. ``skip_damaged`` leaves out what cannot be read.
+    @needs("admin")
+    def export(
+        self, *, skip_damaged: bool = False, key: KeyLike | None = None, plain: bool = False
+    ) -> Iterator[str]:
+        """Everything but leases, a line at a time. ``skip_damaged`` leaves out what cannot be read.
 
-        Raises ``CorruptStoreError`` at the first damaged row otherwise.
+        With ``key`` the lines are sealed; without, they are in the clear, which a sealed store is asked for with ``plain``:
+        else ``SealError``. Raises ``CorruptStoreError`` at the first damaged row.
         """
+        lines = self._lines(skip_damaged)
+        if key is not None:
+            from .parcel import sealed_lines
+
+            return sealed_lines(lines, key)
+        if self.envelope.sealed and not plain:
+            raise SealError(
+                "the store is sealed, and the export would be in the clear: give key= to seal it, or plain=True"
+            )
+        return lines
+
+    def _lines(self, skip_damaged: bool) -> Iterator[str]:
         yield _text(_Head(VERSION))
         contexts: dict[bytes, str] = {}
         for record in _guarded(self.backend.records(self.space), skip_damaged):
@@ -150,23 +168,29 @@ class Transfer(Shelf):
         if record.kind == "original":
             return _Original(*decode(body, tuple[str, str, bytes]))
         key, value = decode(body, tuple[str, bytes])
+        record = self.shown(record)
         return _Value(key, value, record.expires, record.weight, bool(record.pinned), record.price)
 
     def _node_line(self, row: NodeRow, known: dict[bytes, bytes]) -> _Line:
-        parent, body = known[row.parent], self.node_body(row)
+        parent, (body, note) = known[row.parent], self.node_said(row)
         said = decode_said(body)
         known[row.digest] = node_digest(parent, body)
-        return _Node(known[row.digest].hex(), parent.hex(), row.note, said)
+        return _Node(known[row.digest].hex(), parent.hex(), note, said)
 
     def _session_line(self, row: SessionRow, known: dict[bytes, bytes], contexts: dict[bytes, str]) -> _Line:
         return _Session(known[row.tip].hex(), contexts[row.context], self.session_record(row))
 
-    def import_(self, lines: Iterable[str | bytes]) -> Imported:
-        """Take in what ``export`` wrote. What is there already stays; nothing is overwritten but values and compiled contexts.
+    @needs("admin")
+    def import_(self, lines: Iterable[str | bytes], *, key: KeyLike | None = None) -> Imported:
+        """Take in what ``export`` wrote, with the ``key`` if it sealed it. What is there already stays; nothing is overwritten but values and compiled contexts.
 
         Raises ``StoreError``, naming the line, for what is no such export and for digests that do not match,
         and for a session that is there with another tip. The lines before it are in.
         """
+        if key is not None:
+            from .parcel import opened_lines
+
+            lines = opened_lines(lines, key)
         return _Reading(self).read(lines)
 
 

@@ -7,16 +7,20 @@ from typing import Any
 
 import msgspec
 
-from ..errors import LLMBufferError, StoreError, UnknownSessionError
+from ..errors import LLMBufferError, SealError, StoreError, UnknownSessionError
 from .backend import ROOT, NodeRow, Record, Size, Swept
-from .records import Compiled, SessionRecord, decode, decode_context, decode_message
+from .envelope import Plain
+from .records import Compiled, SessionRecord, decode, decode_context, decode_message, record_place
+from .rights import needs
+from .safe import HOME
+from .sealed import Sealed
 from .shelf import Shelf
 
 __all__ = ["Finding", "Forgotten", "Upkeep"]
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """Something that is wrong: ``what`` is a file, node, session or record; ``name`` says which.
+    """Something that is wrong: ``what`` is a file, key, node, session or record; ``name`` says which.
 
     >>> Finding("session", "s1", "message 3 is missing").problem
     'message 3 is missing'
@@ -52,28 +56,45 @@ _READERS: dict[str, Any] = {
 class Upkeep(Shelf):
     """The part of ``Store`` that looks after the whole."""
 
+    @needs("read")
     def sessions(self) -> tuple[SessionRecord, ...]:
         """All saved sessions, without their messages. Damaged ones are left out: ``verify`` lists them."""
         found = []
         for row in self.backend.sessions(self.space):
             try:
                 found.append(self.session_record(row))
-            except StoreError:  # noqa: PERF203 - the others are readable
+            except SealError:  # noqa: PERF203 - without the key there is nothing to list
+                raise
+            except StoreError:  # the others are readable
                 continue
         return tuple(found)
 
+    @needs("read")
     def stats(self) -> Size:
-        """How much there is, in rows and bytes."""
-        return self.backend.size(self.space)
+        """How much there is, in rows and bytes. A tenant is not told the size of the file, which others fill, too."""
+        size = self.backend.size(self.space)
+        return size._replace(file_bytes=0) if self.space else size
 
+    @needs("admin")
     def gc(self) -> Swept:
         """Remove what no session uses, and what has expired."""
-        return self.backend.sweep(self.space, self.clock())
+        return self._swept()
 
+    def _swept(self) -> Swept:
+        """Sweep, and remove compiled contexts that no stored context has any more, since they hold its texts."""
+        backend, space = self.backend, self.space
+        swept = backend.sweep(space, self.clock())
+        owners = {record.owner for record in backend.records(space, "context")}
+        orphans = [record.key for record in backend.records(space, "compiled") if record.owner not in owners]
+        dropped = sum(backend.drop(space, "compiled", key) for key in orphans)
+        return swept._replace(records=swept.records + dropped)
+
+    @needs("admin")
     def vacuum(self) -> bool:
         """Overwrite and give back what was removed. False if readers kept it from finishing: try again later."""
         return self.backend.vacuum()
 
+    @needs("admin")
     def forget(self, session_id: str) -> Forgotten:
         """Delete a session, its originals, and all messages and contexts that no other session uses, and vacuum.
 
@@ -83,11 +104,12 @@ class Upkeep(Shelf):
             raise UnknownSessionError(
                 f"the store holds no session {session_id!r}: sessions() lists those that it holds"
             )
-        swept = self.gc()
+        swept = self._swept()
         return Forgotten(swept.nodes, swept.records, self.backend.vacuum())
 
     # Whether it is whole
 
+    @needs("admin")
     def verify(self) -> tuple[Finding, ...]:
         """Everything that is not as it was written; empty for a store that is whole. Reads all of it.
 
@@ -95,6 +117,9 @@ class Upkeep(Shelf):
         and records that cannot be read. Changes nothing.
         """
         found = [Finding("file", repr(self.backend), problem) for problem in self.backend.check()]
+        found += self._scanned("key", self.backend.records(HOME, "seal"), self._check_seal)
+        if isinstance(self.envelope, Sealed):
+            found += [Finding("key", "(all)", problem) for problem in self.envelope.safe.check()]
         depths: dict[bytes, int] = {ROOT: 0}
         contexts: set[bytes] = set()
         found += self._scanned(
@@ -129,6 +154,11 @@ class Upkeep(Shelf):
                 yield Finding(what, name, problem)
             if name == "(all that follow)":
                 return
+
+    @staticmethod
+    def _check_seal(record: Record) -> None:
+        """The marker of the store, and its wrapped keys."""
+        Plain().unwrap(record_place(record), record.body)
 
     def _check_node(self, row: NodeRow, depths: dict[bytes, int]) -> str | None:
         if row.parent not in depths:

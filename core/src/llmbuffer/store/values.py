@@ -11,6 +11,7 @@ from ..messages import Message
 from .backend import Record
 from .books import Books
 from .records import Compiled, decode, decode_message, encode, encode_message
+from .rights import needs
 from .shelf import Shelf
 
 __all__ = ["Lease", "Values"]
@@ -31,6 +32,7 @@ class Values(Shelf):
 
     # Values
 
+    @needs("write")
     def put(
         self,
         key: str,
@@ -58,6 +60,7 @@ class Values(Shelf):
         record = Record("value", name, encode((key, value)), b"", expires, counted, pinned, price)
         self.books.put(record, self.wrapped(record))
 
+    @needs("read")
     def get(self, key: str) -> bytes | None:
         """The value, or ``None`` if there is none or it has expired."""
         name = self.envelope.name("value", key)
@@ -68,20 +71,23 @@ class Values(Shelf):
         self.books.touched(name)
         return self._value(found)[1]
 
+    @needs("write")
     def drop(self, key: str) -> bool:
         """Remove a value; whether there was one."""
         name = self.envelope.name("value", key)
         self.books.left(name)
         return self.backend.drop(self.space, "value", name)
 
+    @needs("write")
     def pin(self, key: str, pinned: bool = True) -> None:
         """Keep a value from eviction, or no longer. Raises ``StoreError`` where there is none."""
         found = self.backend.get(self.space, "value", self.envelope.name("value", key))
         if found is None or self._expired(found):
             raise StoreError(f"there is no value {key!r} to pin: put it first")
-        record = found._replace(body=self.record_body(found), pinned=pinned)
+        record = self.shown(found)._replace(body=self.record_body(found), pinned=pinned)
         self.books.put(record, self.wrapped(record))
 
+    @needs("read")
     def keys(self) -> tuple[str, ...]:
         """The keys of all values that have not expired."""
         records = self.backend.records(self.space, "value")
@@ -95,6 +101,7 @@ class Values(Shelf):
 
     # Compiled contexts
 
+    @needs("write")
     def put_compiled(self, compiled: Compiled) -> None:
         """Keep a stable context as a dialect sends it, and the provider's handle on it."""
         name = self._compiled_name(compiled.fingerprint, compiled.dialect)
@@ -102,14 +109,19 @@ class Values(Shelf):
         record = Record("compiled", name, encode(compiled), owner)
         self.backend.put(self.space, self.wrapped(record))
 
+    @needs("read")
     def compiled(self, fingerprint: str, dialect: str) -> Compiled | None:
         """The compiled context, if there is one."""
+        return self._compiled(fingerprint, dialect)
+
+    def _compiled(self, fingerprint: str, dialect: str) -> Compiled | None:
         found = self.backend.get(self.space, "compiled", self._compiled_name(fingerprint, dialect))
         return None if found is None else decode(self.record_body(found), Compiled)
 
+    @needs("write")
     def warmed(self, fingerprint: str, dialect: str, at: float | None = None) -> None:
         """Note when a compiled context was last sent (default: now). Without one, nothing is noted."""
-        found = self.compiled(fingerprint, dialect)
+        found = self._compiled(fingerprint, dialect)
         if found is not None:
             self.put_compiled(msgspec.structs.replace(found, warm_at=self.clock() if at is None else at))
 
@@ -118,6 +130,7 @@ class Values(Shelf):
 
     # Leases
 
+    @needs("write")
     def take(self, name: str, owner: str, seconds: float) -> bool:
         """Hold ``name`` for ``seconds`` from now, unless somebody else does; whether ``owner`` holds it."""
         until = self.clock() + seconds
@@ -125,6 +138,7 @@ class Values(Shelf):
         record = Record("lease", where, encode((name, owner, until)), by, until)
         return self.backend.claim(self.space, self.wrapped(record), self.clock()).owner == by
 
+    @needs("write")
     def renew(self, name: str, owner: str, seconds: float) -> bool:
         """Hold it for ``seconds`` from now, if ``owner`` still does; False if it was lost meanwhile."""
         found = self.backend.get(self.space, "lease", self.envelope.name("lease", name))
@@ -132,11 +146,13 @@ class Values(Shelf):
             return False
         return self.take(name, owner, seconds)
 
+    @needs("write")
     def release(self, name: str, owner: str) -> bool:
         """Let go; whether ``owner`` held it."""
         where, by = self.envelope.name("lease", name), self.envelope.name("owner", owner)
         return self.backend.drop(self.space, "lease", where, by)
 
+    @needs("read")
     def holder(self, name: str) -> Lease | None:
         """Who holds a name now."""
         found = self.backend.get(self.space, "lease", self.envelope.name("lease", name))
@@ -146,6 +162,7 @@ class Values(Shelf):
 
     # Originals of compacted messages
 
+    @needs("write")
     def keep_original(self, session_id: str, name: str, message: Message) -> None:
         """Keep what a compaction replaced, until the session is forgotten."""
         owner = self.envelope.name("session", session_id)
@@ -153,6 +170,7 @@ class Values(Shelf):
         record = Record("original", where, encode((session_id, name, encode_message(message))), owner)
         self.backend.put(self.space, self.wrapped(record))
 
+    @needs("read")
     def original(self, session_id: str, name: str) -> Message | None:
         """What a compaction replaced, if it was kept."""
         where = self.envelope.name("original", f"{session_id}/{name}")

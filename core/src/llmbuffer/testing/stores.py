@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from .store.examples import DIALECTS, StoreExamples
+from .store.privacy import PartsTenants, Seals
 from .store.sessions import GuardsTips, KeepsSessions, SharesRows
 from .store.upkeep import Forgets, Persists, Transfers, Verifies
 from .store.values import KeepsValues, Leases
@@ -17,7 +18,17 @@ __all__ = ["DIALECTS", "StoreContract", "StoreExamples"]
 
 
 class StoreContract(
-    KeepsSessions, SharesRows, GuardsTips, KeepsValues, Leases, Forgets, Verifies, Transfers, Persists
+    KeepsSessions,
+    SharesRows,
+    GuardsTips,
+    KeepsValues,
+    Leases,
+    Forgets,
+    Verifies,
+    Transfers,
+    Persists,
+    Seals,
+    PartsTenants,
 ):
     """All that a back end promises. ``class TestMine(StoreContract)`` with ``make`` and ``again``.
 

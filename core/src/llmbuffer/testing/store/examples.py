@@ -32,7 +32,10 @@ CONTEXT = StableContext("gpt-5.5", "You are kind.")
 
 
 class StoreExamples:
-    """What a test class tells about its back end: ``make`` opens one, ``again`` the same one once more."""
+    """What a test class tells about its back end: ``make`` opens one, ``again`` the same one once more.
+
+    ``at_rest`` is for a back end that keeps its bytes elsewhere than in files of that folder.
+    """
 
     def make(self, folder: Path) -> Backend:
         """A new, empty back end that keeps what it has in ``folder``, if anywhere."""
@@ -41,6 +44,10 @@ class StoreExamples:
     def again(self, folder: Path) -> Backend:
         """The back end that ``make`` opened in this folder, opened once more."""
         raise NotImplementedError
+
+    def at_rest(self, folder: Path) -> bytes:
+        """All bytes that the back end in this folder has on disk: by default those of the files in it."""
+        return b"\0".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
 
     @pytest.fixture
     def clock(self) -> FakeClock:
