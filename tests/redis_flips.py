@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from llmbuffer.errors import StoreError
 from llmbuffer.store import open_store
-from llmbuffer.store.redis_link import Link
+from llmbuffer.store.redis.link import Link
 
 
 class Spot(NamedTuple):

@@ -43,6 +43,13 @@ def test_what_cannot_be_opened_is_refused_in_words(url: Any, options: dict[str, 
         open_store(url, **options)
 
 
+def test_a_url_is_told_without_its_password() -> None:
+    with pytest.raises(StoreError) as caught:
+        open_store("mongodb://ann:secret@localhost/db?x=@")
+    assert "secret" not in str(caught.value)
+    assert "mongodb://…@localhost/db" in str(caught.value)
+
+
 def test_a_relative_and_an_absolute_path_name_one_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,7 @@ from llmbuffer.errors import ConflictError, CorruptStoreError, StoreError
 from llmbuffer.store import Backend, Store, open_store
 from llmbuffer.store.backend import ROOT, MissingNodeError, NodeRow, Record, Reseals, SessionRow
 from llmbuffer.store.postgres import PostgresBackend
-from llmbuffer.store.postgres_errors import UnsureError
+from llmbuffer.store.postgres.errors import UnsureError
 from llmbuffer.testing import StoreContract
 from llmbuffer.testing.store.privacy import tell
 
@@ -869,7 +869,7 @@ def test_a_reader_keeps_a_vacuum_from_finishing(store: Store, admin: Any, server
 def test_a_table_that_is_held_keeps_a_vacuum_from_finishing(
     store: Store, server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from llmbuffer.store import postgres_upkeep
+    from llmbuffer.store.postgres import upkeep as postgres_upkeep
 
     monkeypatch.setattr(postgres_upkeep, "_VACUUM_TIME", "10ms")
     fill(store)

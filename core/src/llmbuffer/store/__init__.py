@@ -12,8 +12,12 @@ if TYPE_CHECKING:
     from .backend import Backend, Size, Swept
     from .base import Store
     from .envelope import Envelope
+    from .keys import Keyring, new_key
+    from .levels import Levels
     from .opening import open_store
     from .records import Compiled, SessionRecord
+    from .rotation import Rotated
+    from .tiered import Tiers
     from .transfer import Imported
     from .upkeep import Finding, Forgotten
     from .values import Lease
@@ -25,11 +29,16 @@ __all__ = [
     "Finding",
     "Forgotten",
     "Imported",
+    "Keyring",
     "Lease",
+    "Levels",
+    "Rotated",
     "SessionRecord",
     "Size",
     "Store",
     "Swept",
+    "Tiers",
+    "new_key",
     "open_store",
 ]
 
@@ -40,11 +49,16 @@ _PLACES = {
     "Finding": "upkeep",
     "Forgotten": "upkeep",
     "Imported": "transfer",
+    "Keyring": "keys",
     "Lease": "values",
+    "Levels": "levels",
+    "Rotated": "rotation",
     "SessionRecord": "records",
     "Size": "backend",
     "Store": "base",
     "Swept": "backend",
+    "Tiers": "tiered",
+    "new_key": "keys",
     "open_store": "opening",
 }
 

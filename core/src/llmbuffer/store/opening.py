@@ -72,16 +72,21 @@ def _opened(url: str) -> Backend:
     offers = plugins.offers("stores")
     if not colon or scheme not in offers:
         raise StoreError(
-            f"{url!r} is no store: schemes found are {sorted(offers)}; give 'memory:' or 'sqlite:///path', or install the "
+            f"{_shown(url)!r} is no store: schemes found are {sorted(offers)}; give 'memory:' or 'sqlite:///path', or install the "
             "distribution that brings this one"
         )
     backend = offers[scheme].factory()(url)
     if not isinstance(backend, Backend):
         raise StoreError(
-            f"distribution {offers[scheme].distribution!r} opened {url!r} as a {type(backend).__name__}, which is no "
+            f"distribution {offers[scheme].distribution!r} opened {_shown(url)!r} as a {type(backend).__name__}, which is no "
             "Backend: update or uninstall it"
         )
     return backend
+
+
+def _shown(url: object) -> object:
+    """The URL without what stands between scheme and host, which may be a password."""
+    return re.sub(r"(?<=://)[^/?#]*@", "…@", url) if isinstance(url, str) else url
 
 
 def _bytes(capacity: int | str) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 from zlib import crc32
 
@@ -15,16 +16,19 @@ import msgspec
 
 from ..context import Segment, StableContext
 from ..errors import CorruptStoreError, LLMBufferError
-from ..frozen import wire_json
+from ..frozen import FrozenDict, wire_json
 from ..messages import Message
 from ..parts import Part
 from ..tools import Tool
 from .backend import NodeRow, Record, SessionRow
 
 __all__ = [
+    "ArchiveRecord",
     "Compiled",
     "ContextRecord",
+    "DocumentRecord",
     "Said",
+    "SentRecord",
     "SessionRecord",
     "TurnRecord",
     "decode",
@@ -39,6 +43,7 @@ __all__ = [
     "record_place",
     "session_place",
     "tokens_of",
+    "weight_place",
 ]
 
 T = TypeVar("T")
@@ -49,14 +54,19 @@ _MESSAGE: msgspec.msgpack.Decoder[Said] = msgspec.msgpack.Decoder(Said)
 _NOTE = struct.Struct(">II")
 
 
-class ContextRecord(msgspec.Struct, frozen=True):
-    """A stable context. ``params`` are JSON, so that numbers of any size and the order of keys stay."""
+class ContextRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A stable context. ``params`` are JSON, so that numbers of any size and the order of keys stay.
+
+    ``texts`` are the segments whose text is kept elsewhere, by place and key; then ``fingerprint`` is that of the whole.
+    """
 
     model: str
     segments: tuple[Segment, ...]
     dynamic: tuple[Segment, ...]
     tools: tuple[Tool, ...]
     params: bytes
+    texts: tuple[tuple[int, str], ...] = ()
+    fingerprint: str = ""
 
 
 class TurnRecord(msgspec.Struct, frozen=True):
@@ -67,10 +77,38 @@ class TurnRecord(msgspec.Struct, frozen=True):
     inserted: bool
 
 
+class SentRecord(msgspec.Struct, frozen=True):
+    """The last request: when it was made, how many messages of the history it had, and breakpoints as depth and ``long``."""
+
+    at: float
+    depth: int
+    marks: tuple[tuple[int, bool], ...]
+
+
+class DocumentRecord(msgspec.Struct, frozen=True):
+    """A document: its text as it is now, and the depths of the messages that tell it."""
+
+    key: str
+    text: str
+    version: int
+    told: tuple[int, ...]
+
+
+class ArchiveRecord(msgspec.Struct, frozen=True):
+    """What a history remembers: turns that were observed, compactions, and its pinned messages by their depth."""
+
+    turns: int
+    compactions: int
+    ask_at: int
+    pins: tuple[int, ...] = ()
+    documents: tuple[DocumentRecord, ...] = ()
+
+
 class SessionRecord(msgspec.Struct, frozen=True):
     """What a session is beside its messages and its context.
 
-    ``depth`` counts its messages; ``previous_tail`` and ``fork_anchor`` are a node's depth and a place in the body.
+    ``depth`` counts its messages; ``previous_tail`` and ``fork_anchor`` are a node's depth and a place in the body. ``owner``
+    is the principal that made it, where one was named.
     """
 
     id: str
@@ -93,6 +131,9 @@ class SessionRecord(msgspec.Struct, frozen=True):
     turn: TurnRecord | None
     previous_tail: tuple[int, str, int, int, int] | None
     fork_anchor: tuple[int, str, int, int, int] | None
+    owner: str | None = None
+    sent: SentRecord | None = None
+    archive: ArchiveRecord | None = None
 
 
 class Compiled(msgspec.Struct, frozen=True):
@@ -100,7 +141,8 @@ class Compiled(msgspec.Struct, frozen=True):
 
     ``digest`` is that of its bytes as sent, ``tokens`` their count; ``handle`` is the provider's name for it (a cached
     content, a slot file, a routing key), ``warm_at`` when it was last sent, in seconds, and ``ttl`` how long the provider
-    keeps it from then on.
+    keeps it from then on. ``counts`` are the tokens of each tool and system text by ``counter``, ``marks`` the breakpoints
+    that were sent in it: depth, whether it is kept long, and when.
 
     >>> Compiled("b2:12", "gemini", handle="cachedContents/1", warm_at=100.0, ttl=3600.0).warm(200.0)
     True
@@ -115,6 +157,9 @@ class Compiled(msgspec.Struct, frozen=True):
     handle: str | None = None
     warm_at: float | None = None
     ttl: float | None = None
+    counter: str = ""
+    counts: tuple[int, ...] = ()
+    marks: tuple[tuple[int, bool, float], ...] = ()
 
     def warm(self, now: float) -> bool:
         """Whether the provider still holds it at ``now``."""
@@ -160,17 +205,30 @@ def decode_said(body: bytes) -> Said:
         raise CorruptStoreError(f"{len(body)} bytes are no message: {error}; run verify()") from error
 
 
-def encode_context(context: StableContext) -> bytes:
-    """A stable context with the order of its keys, which its fingerprint does not see."""
-    return encode(
-        ContextRecord(
-            context.model, context.segments, context.dynamic, context.tools, wire_json(context.params)
+def encode_context(context: StableContext, known: Mapping[str, str] = FrozenDict()) -> bytes:
+    """A stable context with the order of its keys, which its fingerprint does not see.
+
+    ``known`` texts are kept elsewhere: they are written as the keys that they have there.
+    """
+    segments = context.segments
+    texts = tuple(
+        (index, known[each.content]) for index, each in enumerate(segments) if each.content in known
+    )
+    if texts:
+        away = {index for index, _ in texts}
+        segments = tuple(
+            msgspec.structs.replace(each, content="") if index in away else each
+            for index, each in enumerate(segments)
         )
+    params = wire_json(context.params)
+    fingerprint = context.fingerprint if texts else ""
+    return encode(
+        ContextRecord(context.model, segments, context.dynamic, context.tools, params, texts, fingerprint)
     )
 
 
-def decode_context(body: bytes) -> StableContext:
-    """The stable context.
+def decode_context(body: bytes, text: Callable[[str], str | None] | None = None) -> StableContext:
+    """The stable context. ``text`` reads what is kept elsewhere; without it such segments are empty.
 
     >>> context = StableContext("gpt-5.5", "You are kind.", params={"temperature": 0})
     >>> decode_context(encode_context(context)) == context
@@ -181,7 +239,18 @@ def decode_context(body: bytes) -> StableContext:
         params = json.loads(told.params)
     except ValueError as error:
         raise CorruptStoreError(f"the params of a context are no JSON: {error}; run verify()") from error
-    return StableContext(told.model, [*told.segments, *told.dynamic], told.tools, params)
+    segments = list(told.segments)
+    for index, key in told.texts:
+        content = "" if text is None else text(key)
+        if content is None:
+            raise CorruptStoreError(
+                f"the text {key!r} of a context is missing: the store is damaged; run verify()"
+            )
+        segments[index] = msgspec.structs.replace(segments[index], content=content)
+    context = StableContext(told.model, [*segments, *told.dynamic], told.tools, params)
+    if told.texts and text is None:
+        object.__setattr__(context, "_fingerprint", told.fingerprint)
+    return context
 
 
 def note_of(counter: str, tokens: int) -> bytes:
@@ -224,3 +293,8 @@ def record_place(record: Record) -> bytes:
             record.price,
         )
     )
+
+
+def weight_place(record: Record) -> bytes:
+    """Where weight and price of a value stand, if they are sealed."""
+    return encode(("weight", record.kind, record.key))

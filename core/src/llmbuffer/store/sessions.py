@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, cast
 
 from msgspec.structs import replace
 
-from ..chain import Node, ancestor
+from ..chain import Node, ancestor, is_ancestor
+from ..compaction.base import Compaction
 from ..context import StableContext
 from ..errors import CorruptStoreError, TokenizerError
 from ..layout import Placement
@@ -16,9 +17,11 @@ from ..messages import Message
 from ..prices import Price
 from ..rules import Dialect, Place
 from ..session import Session
-from ..state import Anchor, State, Turn, attach, link
+from ..snapshot import MarkAt, Snapshot
+from ..state import Anchor, Sent, State, Turn, attach, link
 from ..tokens import EstimateCounter, TiktokenCounter, TokenCounter, counter_for
-from .records import SessionRecord, TurnRecord
+from .originals import archive_of, archived
+from .records import SentRecord, SessionRecord, TurnRecord
 
 __all__ = ["Given", "record_of", "restored"]
 
@@ -33,10 +36,11 @@ class Given(NamedTuple):
     tokens: TokenCounter | None = None
     clock: Callable[[], float] = time.time
     prices: Mapping[str, Price] | None = None
+    compaction: Compaction | None = None
 
 
-def record_of(session: Session) -> SessionRecord:
-    """The session beside its messages and its context."""
+def record_of(session: Session, owner: str | None = None) -> SessionRecord:
+    """The session beside its messages and its context; ``owner`` is the principal that made it."""
     state = session._state
     turn = state.turn
     return SessionRecord(
@@ -60,7 +64,24 @@ def record_of(session: Session) -> SessionRecord:
         turn=None if turn is None else TurnRecord(turn.user.node.depth, turn.segments, turn.inserted),
         previous_tail=_placed(state.previous_tail),
         fork_anchor=_placed(session._fork_anchor),
+        owner=owner,
+        sent=_sent(session),
+        archive=archive_of(state),
     )
+
+
+def _sent(session: Session) -> SentRecord | None:
+    """The last request, as far as the history keeps it: up to dynamic text that goes when its turn ends."""
+    state, head = session._state, session._head.node
+    sent = state.sent
+    if sent is None or sent.snapshot.head.wire != head.wire:
+        return None
+    snapshot = sent.snapshot
+    node = snapshot.tip if snapshot.insert is None else snapshot.insert.after
+    if not is_ancestor(node, state.tip):
+        return None
+    marks = [mark for mark in snapshot.marks if not mark.in_head and not snapshot.covers_insert(mark)]
+    return SentRecord(sent.at, node.depth, tuple((mark.node.depth, mark.long) for mark in marks))
 
 
 def _placed(anchor: Anchor | None) -> _Anchor | None:
@@ -94,6 +115,7 @@ def restored(
         session_id=record.id,
         diagnostics=record.diagnostics,
         store=store,
+        compaction=given.compaction,
     )
     session.name, session.parent_id = record.name, record.parent_id
     session._frozen, session._epoch = record.frozen, record.epoch
@@ -106,7 +128,20 @@ def restored(
         requests=record.requests,
         response_id=record.response_id,
     )
+    session._state = archived(session._state, record.archive)
+    _warm(session, record.sent)
     return session
+
+
+def _warm(session: Session, sent: SentRecord | None) -> None:
+    """Let the forecast know what the provider was sent last, and when."""
+    if sent is None:
+        return
+    state, head = session._state, session._head
+    marks = tuple(MarkAt(_node(state, depth), long=long) for depth, long in sent.marks)
+    snapshot = Snapshot(head.node, _node(state, sent.depth), head.message_seed, marks)
+    session.family.commit(session.dialect, snapshot, sent.at, sent.at)
+    session._state = replace(state, sent=Sent(sent.at, snapshot))
 
 
 def _counter(record: SessionRecord) -> TokenCounter:

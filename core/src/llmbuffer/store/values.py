@@ -55,9 +55,11 @@ class Values(Shelf):
                 f"value {key!r} is a {type(value).__name__} with ttl={ttl!r}, weight={weight!r}: give bytes, and numbers "
                 "that are positive"
             )
-        expires = None if ttl is None else self.clock() + ttl
+        expires = None if ttl is None else float(self.clock() + ttl)
         name = self.envelope.name("value", key)
-        record = Record("value", name, encode((key, value)), b"", expires, counted, pinned, price)
+        # What a back end gives back is a float, whatever was given, and the check value covers it.
+        worth = None if price is None else float(price)
+        record = Record("value", name, encode((key, value)), b"", expires, counted, bool(pinned), worth)
         self.books.put(record, self.wrapped(record))
 
     @needs("read")

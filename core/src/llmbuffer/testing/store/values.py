@@ -31,6 +31,13 @@ class KeepsValues(StoreExamples):
         assert store.gc().records == 1
         assert (store.drop("long"), store.drop("long"), store.get("long")) == (True, False, None)
 
+    def test_whole_numbers_are_taken_where_fractions_are(self, store: Store) -> None:
+        """As a price and as a time to live, whatever number a back end gives back."""
+        store.put("key", b"1", price=2, ttl=10, pinned=True)
+        assert store.get("key") == b"1"
+        store.pin("key", False)
+        assert store.get("key") == b"1"
+
     def test_what_does_not_fit_pushes_out_what_was_used_longest_ago(self, store: Store) -> None:
         """But not what is pinned; and nothing that is heavier than the whole."""
         for key in ("pinned", "old", "used"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .postgres_errors import driver
-from .postgres_schema import TABLES, Statements
+from .errors import driver
+from .schema import TABLES, Statements
 
 if TYPE_CHECKING:
     from psycopg import Connection

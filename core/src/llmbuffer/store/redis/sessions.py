@@ -6,11 +6,11 @@ import secrets
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ..errors import StoreError
-from .backend import ROOT, MissingNodeError, NodeRow, Record, SessionRow, StaleError
-from .redis_base import BYTES, ROWS, RedisBase
-from .redis_rows import RING, Keys, link_of, node_of, packed_meta, ring_holds, session_of
-from .redis_scripts import APPEND, KIND_KEYS, RELEASE, SPACE_KEYS, WALK
+from ...errors import StoreError
+from ..backend import ROOT, MissingNodeError, NodeRow, Record, SessionRow, StaleError
+from .base import BYTES, ROWS, RedisBase
+from .rows import RING, Keys, link_of, node_of, packed_meta, ring_holds, session_of
+from .scripts import APPEND, KIND_KEYS, RELEASE, SPACE_KEYS, WALK
 
 __all__ = ["RedisSessions"]
 

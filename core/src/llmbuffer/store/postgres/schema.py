@@ -5,8 +5,8 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from ..errors import StoreError
-from .backend import Table
+from ...errors import StoreError
+from ..backend import Table
 
 if TYPE_CHECKING:
     from psycopg import Connection

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..errors import StoreError
-from .redis_link import SCHEMA_VERSION, Link
-from .redis_rows import Keys, keys_of
-from .redis_scripts import READ
+from ...errors import StoreError
+from .link import SCHEMA_VERSION, Link
+from .rows import Keys, keys_of
+from .scripts import READ
 
 __all__ = ["BYTES", "ROWS", "RedisBase"]
 

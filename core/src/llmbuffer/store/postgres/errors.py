@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import CorruptStoreError, StoreError
+from ...errors import CorruptStoreError, StoreError
 
 __all__ = ["LostError", "UnsureError", "driver", "explained", "is_lost", "is_passing"]
 

@@ -9,7 +9,7 @@ from hashlib import sha1
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from ..errors import CorruptStoreError, StoreError
+from ...errors import CorruptStoreError, StoreError
 
 __all__ = ["Address", "Link", "address_of"]
 

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from .backend import ROOT
-from .redis_link import Link
-from .redis_rows import Keys, link_of, meta_of, packed_meta, session_of
-from .redis_scripts import LENGTHS
+from ..backend import ROOT
+from .link import Link
+from .rows import Keys, link_of, meta_of, packed_meta, session_of
+from .scripts import LENGTHS
 
 __all__ = ["counted_wrong", "server_findings"]
 

@@ -6,11 +6,11 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from ..errors import StoreError
-from .backend import Record
-from .redis_base import ROWS, RedisBase
-from .redis_rows import Meta, meta_of, packed_meta
-from .redis_scripts import DROP, FORGET, PUT
+from ...errors import StoreError
+from ..backend import Record
+from .base import ROWS, RedisBase
+from .rows import Meta, meta_of, packed_meta
+from .scripts import DROP, FORGET, PUT
 
 __all__ = ["RedisRecords"]
 

@@ -6,15 +6,15 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import StoreError
-from .backend import Backend, Record, Row, SessionRow, Size, Swept, Table
-from .redis_base import ROWS
-from .redis_check import counted_wrong, server_findings
-from .redis_files import rewritten
-from .redis_records import RedisRecords
-from .redis_rows import meta_of, node_of, session_of
-from .redis_scripts import KIND_KEYS, REPLACE, SIZE, SWEEP, SWEEP_RECORDS
-from .redis_sessions import RedisSessions
+from ...errors import StoreError
+from ..backend import Backend, Record, Row, SessionRow, Size, Swept, Table
+from .base import ROWS
+from .check import counted_wrong, server_findings
+from .files import rewritten
+from .records import RedisRecords
+from .rows import meta_of, node_of, session_of
+from .scripts import KIND_KEYS, REPLACE, SIZE, SWEEP, SWEEP_RECORDS
+from .sessions import RedisSessions
 
 __all__ = ["RedisBackend", "open_redis"]
 

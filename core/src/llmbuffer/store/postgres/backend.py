@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CorruptStoreError, StoreError
-from .backend import (
+from ...errors import CorruptStoreError, StoreError
+from ..backend import (
     ROOT,
     Backend,
     MissingNodeError,
@@ -22,11 +22,11 @@ from .backend import (
     Swept,
     Table,
 )
-from .postgres_errors import driver, explained
-from .postgres_link import Address, Connections
-from .postgres_save import Save, new_token, session_in, values_of
-from .postgres_schema import Statements
-from .postgres_upkeep import check, vacuum
+from .errors import driver, explained
+from .link import Address, Connections
+from .save import Save, new_token, session_in, values_of
+from .schema import Statements
+from .upkeep import check, vacuum
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -51,7 +51,7 @@ class PostgresBackend:
 
     >>> PostgresBackend("postgresql://ann:secret@127.0.0.1:1/llm", pause=lambda seconds: None)
     Traceback (most recent call last):
-    llmbuffer.store.postgres_errors.LostError: store 'postgresql://ann@127.0.0.1:1/llm': connection failed: ...
+    llmbuffer.store.postgres.errors.LostError: store 'postgresql://ann@127.0.0.1:1/llm': connection failed: ...
     """
 
     def __init__(self, url: str, *, pause: Callable[[float], None] = time.sleep) -> None:

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .backend import ROOT, MissingNodeError, NodeRow, Record, SessionRow, StaleError
-from .postgres_link import Again
-from .postgres_schema import Statements
+from ..backend import ROOT, MissingNodeError, NodeRow, Record, SessionRow, StaleError
+from .link import Again
+from .schema import Statements
 
 if TYPE_CHECKING:
     from psycopg import Connection

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import StoreError
-from .redis_link import Link
+from ...errors import StoreError
+from .link import Link
 
 __all__ = ["rewritten"]
 

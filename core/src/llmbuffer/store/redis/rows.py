@@ -1,4 +1,4 @@
-"""Rows as the bytes that Redis keeps under their keys, and the keys themselves; ``redis_scripts`` says what lies where."""
+"""Rows as the bytes that Redis keeps under their keys, and the keys themselves; ``scripts`` says what lies where."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 
-from .backend import NodeRow, Record, SessionRow
-from .redis_scripts import KIND_KEYS, SPACE_KEYS
+from ..backend import NodeRow, Record, SessionRow
+from .scripts import KIND_KEYS, SPACE_KEYS
 
 __all__ = [
     "Keys",

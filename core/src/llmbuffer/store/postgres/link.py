@@ -9,10 +9,10 @@ from contextlib import contextmanager, suppress
 from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import StoreError
-from .backend import MissingNodeError, StaleError
-from .postgres_errors import UnsureError, driver, explained, is_lost, is_passing
-from .postgres_schema import Statements, prepare
+from ...errors import StoreError
+from ..backend import MissingNodeError, StaleError
+from .errors import UnsureError, driver, explained, is_lost, is_passing
+from .schema import Statements, prepare
 
 if TYPE_CHECKING:
     from psycopg import Connection
