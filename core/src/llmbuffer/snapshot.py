@@ -14,7 +14,17 @@ import msgspec
 from .chain import Block, Node, ancestor, common_prefix, is_ancestor
 from .messages import Image, Message, Reasoning, Text, ToolCall, ToolResult
 
-__all__ = ["Insert", "MarkAt", "Relation", "Snapshot", "message_tokens", "overlap", "relation", "texts"]
+__all__ = [
+    "Insert",
+    "MarkAt",
+    "Relation",
+    "Snapshot",
+    "message_tokens",
+    "overlap",
+    "relation",
+    "shared_length",
+    "texts",
+]
 
 Relation = Literal["same", "extension", "shrunk", "divergent"]
 
@@ -168,7 +178,7 @@ def _partial(a: Node, b: Node, shared: Node, count: Callable[[str], int] | None)
     if first.wire == second.wire or not _alike(first.message, second.message):
         return 0
     left, right = "".join(texts(first.message)), "".join(texts(second.message))
-    same = left[: _shared_length(left, right)]
+    same = left[: shared_length(left, right)]
     if not same:
         return 0
     if count is not None:
@@ -176,7 +186,7 @@ def _partial(a: Node, b: Node, shared: Node, count: Callable[[str], int] | None)
     return min(first.tokens * len(same) // len(left), second.tokens * len(same) // len(right))
 
 
-def _shared_length(left: str, right: str) -> int:
+def shared_length(left: str, right: str) -> int:
     """How many characters two texts share from the start; compared by halves, so that the interpreter does the work."""
     low, high = 0, min(len(left), len(right))
     while low < high:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from ..bodies import Piece
 from ..rules import CacheRules, Section
+from ..snapshot import shared_length
 from .record import Cause
-from .values import Parting, at, part, same_values, shared_length
+from .values import Parting, at, part, same_values
 from .volatile import is_dynamic, volatile_at
 
 __all__ = ["Difference", "differ"]
@@ -124,48 +125,74 @@ def _in_section(
     if same == len(left) == len(right) or (section == "messages" and same in (len(left), len(right))):
         return None
     reader = {"tools": _tools, "system": _system, "messages": _messages}[section]
-    return reader(left, right, same, before, after)
+    return reader(_Parted(section, left, right, same, before, after))
+
+
+class _Parted(NamedTuple):
+    """A section of two bodies whose pieces agree up to ``same``."""
+
+    section: Section
+    left: Sequence[Piece]
+    right: Sequence[Piece]
+    same: int
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+
+    @property
+    def old(self) -> Piece | None:
+        return self.left[self.same] if self.same < len(self.left) else None
+
+    @property
+    def new(self) -> Piece | None:
+        return self.right[self.same] if self.same < len(self.right) else None
+
+    def gone(self, cause: Cause, before: str, after: str = "") -> Difference:
+        """What stood here is gone."""
+        return Difference(cause, self.section, self.left[self.same].path, 0, before, after, self.same)
+
+    def came(self, cause: Cause, before: str, after: str) -> Difference:
+        """Something else stands here."""
+        return Difference(cause, self.section, self.right[self.same].path, 0, before, after, self.same)
+
+    def changed(self, cause: Cause) -> Difference:
+        """Why one piece is another one now."""
+        left, right = self.left[self.same], self.right[self.same]
+        parting = part(at(self.before, left.path), at(self.after, right.path), right.path)
+        if left.role != right.role:
+            path = _message_of(right.path)
+            return Difference(cause, self.section, path, 0, left.role, right.role, self.same)
+        if left.kind in _IMAGES or right.kind in _IMAGES:
+            cause = "image-changed"
+        elif parting.spelling:
+            cause = "serialization-changed"
+        elif volatile_at(parting.before, parting.after, parting.offset) is not None:
+            cause = "volatile-in-prefix"
+        elif is_dynamic(parting.before, parting.offset) and is_dynamic(parting.after, parting.offset):
+            cause = "dynamic-in-prefix"
+        return _parted(cause, self.section, parting, self.same)
+
+
+def _message_of(path: str) -> str:
+    return path.partition("].")[0] + "]" if "]." in path else path
 
 
 # Tools
 
 
-def _tools(
-    left: Sequence[Piece],
-    right: Sequence[Piece],
-    same: int,
-    before: Mapping[str, Any],
-    after: Mapping[str, Any],
-) -> Difference:
-    old, new = _by_name(left, before), _by_name(right, after)
-    if Counter(piece.wire for piece in left) == Counter(piece.wire for piece in right):
-        return Difference(
-            "tools-reordered",
-            "tools",
-            right[same].path,
-            0,
-            _name(left[same], before),
-            _name(right[same], after),
-            same,
-        )
-    added, removed = [name for name in new if name not in old], [name for name in old if name not in new]
-    here_new = _name(right[same], after) if same < len(right) else None
-    here_old = _name(left[same], before) if same < len(left) else None
-    if here_new is not None and here_new in added:
-        return Difference("tools-added", "tools", right[same].path, 0, "", here_new, same)
-    if here_old is not None and here_old in removed:
-        return Difference("tools-removed", "tools", left[same].path, 0, here_old, "", same)
-    if here_old is None or here_new is None:  # one of two tools of one name
-        cause: Cause = "tools-added" if here_old is None else "tools-removed"
-        path = right[same].path if here_old is None else left[same].path
-        return Difference(cause, "tools", path, 0, here_old or "", here_new or "", same)
-    if here_old == here_new:
-        return _changed("tools", "tool-schema-changed", left[same], right[same], same, before, after)
-    return Difference("tools-reordered", "tools", right[same].path, 0, here_old, here_new, same)
-
-
-def _by_name(found: Sequence[Piece], body: Mapping[str, Any]) -> dict[str, Piece]:
-    return {_name(piece, body): piece for piece in found}
+def _tools(at_hand: _Parted) -> Difference:
+    old_names = [_name(piece, at_hand.before) for piece in at_hand.left]
+    new_names = [_name(piece, at_hand.after) for piece in at_hand.right]
+    old = None if at_hand.old is None else old_names[at_hand.same]
+    new = None if at_hand.new is None else new_names[at_hand.same]
+    if Counter(piece.wire for piece in at_hand.left) == Counter(piece.wire for piece in at_hand.right):
+        return at_hand.came("tools-reordered", old or "", new or "")
+    if new is not None and (old is None or new not in old_names):
+        return at_hand.came("tools-added", "", new)
+    if old is not None and (new is None or old not in new_names):
+        return at_hand.gone("tools-removed", old)
+    if old == new:
+        return at_hand.changed("tool-schema-changed")
+    return at_hand.came("tools-reordered", old or "", new or "")
 
 
 def _name(piece: Piece, body: Mapping[str, Any]) -> str:
@@ -179,50 +206,36 @@ def _name(piece: Piece, body: Mapping[str, Any]) -> str:
 # System text
 
 
-def _system(
-    left: Sequence[Piece],
-    right: Sequence[Piece],
-    same: int,
-    before: Mapping[str, Any],
-    after: Mapping[str, Any],
-) -> Difference:
-    if same == len(left):
-        cause: Cause = "dynamic-in-prefix" if is_dynamic(right[same].text) else "system-changed"
-        return Difference(cause, "system", right[same].path, 0, "", right[same].text, same)
-    if same == len(right):
-        cause = "dynamic-in-prefix" if is_dynamic(left[same].text) else "system-changed"
-        return Difference(cause, "system", left[same].path, 0, left[same].text, "", same)
-    return _changed("system", "system-changed", left[same], right[same], same, before, after)
+def _system(at_hand: _Parted) -> Difference:
+    old, new = at_hand.old, at_hand.new
+    if old is None and new is not None:
+        return at_hand.came(_cause(new, "system-changed"), "", new.text)
+    if new is None and old is not None:
+        return at_hand.gone(_cause(old, "system-changed"), old.text)
+    return at_hand.changed("system-changed")
+
+
+def _cause(piece: Piece, otherwise: Cause) -> Cause:
+    return "dynamic-in-prefix" if is_dynamic(piece.text) else otherwise
 
 
 # Messages
 
 
-def _messages(
-    left: Sequence[Piece],
-    right: Sequence[Piece],
-    same: int,
-    before: Mapping[str, Any],
-    after: Mapping[str, Any],
-) -> Difference:
+def _messages(at_hand: _Parted) -> Difference:
+    left, right, same = at_hand.left, at_hand.right, at_hand.same
     old, new = [piece.wire for piece in left], [piece.wire for piece in right]
     inserted = _resumes(old, same, new, same + 1)
     dropped = _resumes(new, same, old, same + 1)
     if dropped is not None and (inserted is None or dropped <= inserted):
-        cause: Cause = "dynamic-in-prefix" if all(map(_framed, left[same:dropped])) else "history-truncated"
-        return Difference(cause, "messages", left[same].path, 0, left[same].text, "", same)
+        looked_up = all(is_dynamic(piece.text) for piece in left[same:dropped])
+        return at_hand.gone("dynamic-in-prefix" if looked_up else "history-truncated", left[same].text)
     if inserted is not None:
-        cause = "dynamic-in-prefix" if all(map(_framed, right[same:inserted])) else "history-edited"
-        return Difference(cause, "messages", right[same].path, 0, "", right[same].text, same)
+        looked_up = all(is_dynamic(piece.text) for piece in right[same:inserted])
+        return at_hand.came("dynamic-in-prefix" if looked_up else "history-edited", "", right[same].text)
     if same + 1 < len(right) and _replaced_run(old, new, same):
-        return Difference(
-            "history-truncated", "messages", left[same].path, 0, left[same].text, right[same].text, same
-        )
-    return _changed("messages", "history-edited", left[same], right[same], same, before, after)
-
-
-def _framed(piece: Piece) -> bool:
-    return is_dynamic(piece.text)
+        return at_hand.gone("history-truncated", left[same].text, right[same].text)
+    return at_hand.changed("history-edited")
 
 
 _SURE = 3  # pieces that must agree, where there are so many, before two stretches count as the same
@@ -242,34 +255,3 @@ def _replaced_run(old: Sequence[bytes], new: Sequence[bytes], same: int) -> bool
     """Whether more than one piece gave way to a single one, behind which the history goes on."""
     place = _resumes(new, same + 1, old, same + 1)
     return place is not None and place > same + 1
-
-
-# Values
-
-
-def _changed(
-    section: Section,
-    cause: Cause,
-    left: Piece,
-    right: Piece,
-    index: int,
-    before: Mapping[str, Any],
-    after: Mapping[str, Any],
-) -> Difference:
-    """Why one piece is another one now."""
-    parting = part(at(before, left.path), at(after, right.path), right.path)
-    if left.role != right.role:
-        return Difference(cause, section, _message_of(right.path), 0, left.role, right.role, index)
-    if left.kind in _IMAGES or right.kind in _IMAGES:
-        return _parted("image-changed", section, parting, index)
-    if parting.spelling:
-        return _parted("serialization-changed", section, parting, index)
-    if volatile_at(parting.before, parting.after, parting.offset) is not None:
-        return _parted("volatile-in-prefix", section, parting, index)
-    if is_dynamic(parting.before, parting.offset) and is_dynamic(parting.after, parting.offset):
-        return _parted("dynamic-in-prefix", section, parting, index)
-    return _parted(cause, section, parting, index)
-
-
-def _message_of(path: str) -> str:
-    return path.partition("].")[0] + "]" if "]." in path else path

@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 
 from ..rules import MARK_FIELDS
+from ..snapshot import shared_length
 
-__all__ = ["Parting", "at", "part", "same_values", "shared_length"]
+__all__ = ["Parting", "at", "part", "same_values"]
 
 _STEP = re.compile(r"\[(\d+)\]|\.?([^.\[\]]+)")
 
@@ -43,18 +44,6 @@ def at(body: Any, path: str) -> Any:
         else:
             return None
     return body
-
-
-def shared_length(left: str, right: str) -> int:
-    """How many characters two texts share from the start."""
-    low, high = 0, min(len(left), len(right))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if left[low:middle] == right[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def same_values(left: Any, right: Any) -> bool:
