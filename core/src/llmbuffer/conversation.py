@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -15,6 +15,7 @@ from .messages import Message
 from .observing import Observation
 from .parts import ToolCall, ToolResult
 from .placing import Dynamic
+from .replies import Reuse, replies_for
 from .request import Request
 from .rules import Event
 
@@ -39,6 +40,8 @@ class Conversation:
         max_rounds: int,
         on_observe: Callable[[Observation], object] | None,
         timeout: float | None = None,
+        *,
+        reuse: Reuse = None,
     ) -> None:
         self.session = session
         self.client: Any = None
@@ -47,6 +50,7 @@ class Conversation:
         self._max_rounds, self._rounds = max_rounds, 0
         self._on_observe = on_observe
         self._reply: Message | None = None
+        self._replies = replies_for(session, reuse)
 
     def prepare(self, client: Any, *, asynchronous: bool, streaming: bool) -> None:
         """Find the client, and refuse what cannot work before anything is sent."""
@@ -58,6 +62,8 @@ class Conversation:
             raise LoopError(
                 "the params ask for a stream: leave 'stream' out, and use session.stream or astream"
             )
+        if self._replies is not None:
+            self._replies.check({**self.session.context.params, **asked}, self.session.dialect)
         self.client = client if client is not None else self.session.client
         if self.client is None:
             raise LoopError("no client: give an SDK client to Session(client=…), or to this call as client=…")
@@ -71,6 +77,22 @@ class Conversation:
     def request(self) -> Request:
         """The next request: the user's words at first, then what the history has come to."""
         return self.session.request(self._user, self._dynamic, params=self._params)
+
+    async def arequest(self) -> Request:
+        """The same in a task, which awaits the summary of a compaction."""
+        return await self.session.arequest(self._user, self._dynamic, params=self._params)
+
+    def answer(self, request: Request, send: Callable[[Request], Any]) -> Any:
+        """The response of ``send``, or a reply that is re-used."""
+        if self._replies is None:
+            return send(request)
+        return self._replies.answer(request, lambda: send(request))
+
+    async def aanswer(self, request: Request, send: Callable[[Request], Awaitable[Any]]) -> Any:
+        """The same in a task."""
+        if self._replies is None:
+            return await send(request)
+        return await self._replies.aanswer(request, lambda: send(request))
 
     def observe(self, request: Request, response: Any) -> bool:
         """Commit a response; whether the turn has ended with it."""

@@ -9,7 +9,15 @@
     ├── DialectError                    a provider's response or client that the dialect cannot use
     │   ├── UnknownDialectError (LookupError)
     │   └── UnknownModelError (LookupError)
+    ├── BudgetError                     a request that a budget of tokens or money does not allow
     ├── EngineError                     an engine of one's own that does not start or does not answer
+    ├── GraphError                      a task graph that cannot be run, or a run of one that failed
+    │   ├── CycleError (ValueError)     tasks that wait for each other
+    │   ├── GraphFileError (ValueError) a graph file that cannot be read
+    │   ├── RunHeldError                a run that another process holds
+    │   ├── TaskError                   a task that failed, or was skipped because another one did
+    │   └── UnknownTaskError (LookupError)
+    ├── LimitError (ValueError)         a limit or a retry policy that makes no sense
     ├── LoopError                       a turn that cannot begin or does not end
     ├── PlacementError (ValueError)     dynamic content that cannot be placed as asked
     ├── PluginError                     a plugin that is broken, duplicated or unknown
@@ -17,10 +25,15 @@
     ├── PolicyError (ValueError)        an eviction policy that is unknown, or an argument that it cannot work with
     │   └── CapacityError               an entry that cannot fit
     ├── PriceError (ValueError)         a price that is missing or makes no sense
+    ├── CompactionError (ValueError)    a compaction with limits or token counts that make no sense
+    ├── HookError                       a compaction hook whose result cannot be used
+    ├── OriginalError (LookupError)     an original that no compaction of this session replaced
     ├── ReplayError (ValueError)        a recording that cannot be read
     └── StoreError                      a store that cannot be opened, read or written
         ├── ConflictError               another writer moved the session on
+        ├── CapabilityError             an act that the principal may not do
         ├── CorruptStoreError           stored bytes that are not what was written
+        ├── SealError                   a key that is missing, wrong, weak or not wanted
         └── UnknownSessionError (LookupError)
 
 A message says what was wrong (identifiers in ``repr`` form), what was found, and what to do.
@@ -28,29 +41,45 @@ A message says what was wrong (identifiers in ``repr`` form), what was found, an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 __all__ = [
+    "BudgetError",
+    "CapabilityError",
     "CapacityError",
+    "CompactionError",
     "ConflictError",
     "CorruptStoreError",
+    "CycleError",
     "DialectError",
     "EncodingError",
     "EngineError",
     "FrozenError",
+    "GraphError",
+    "GraphFileError",
+    "HookError",
     "LLMBufferError",
+    "LimitError",
     "LoopError",
     "LossyError",
     "MessageError",
+    "OriginalError",
     "PairingError",
     "PlacementError",
     "PluginError",
     "PolicyError",
     "PriceError",
     "ReplayError",
+    "RunHeldError",
+    "SealError",
     "StoreError",
+    "TaskError",
     "TokenizerError",
     "UnknownDialectError",
     "UnknownModelError",
     "UnknownSessionError",
+    "UnknownTaskError",
 ]
 
 
@@ -102,6 +131,59 @@ class EngineError(LLMBufferError):
     """An engine of one's own that is not installed, does not start, or does not answer."""
 
 
+class BudgetError(LLMBufferError):
+    """A request that a budget of tokens or money does not allow; it was not sent, and what was paid before is kept.
+
+    Attributes: ``run`` is what a task graph or a fan-out came to until then, if it was one that ran; else ``None``.
+    """
+
+    def __init__(self, message: str, *, run: Any = None) -> None:
+        super().__init__(message)
+        self.run = run
+
+
+class GraphError(LLMBufferError):
+    """A task graph that cannot be run, or a run of one that failed.
+
+    Attributes: ``path`` are keys of tasks, each after the one before it, that lead to what is wrong; may be empty.
+    """
+
+    def __init__(self, message: str, *, path: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.path = tuple(path)
+
+
+class CycleError(GraphError, ValueError):
+    """Tasks that wait for each other; ``path`` begins and ends with the same key."""
+
+
+class UnknownTaskError(GraphError, LookupError):
+    """A task that comes after one that the graph does not have; ``path`` begins with the unknown key."""
+
+
+class GraphFileError(GraphError, ValueError):
+    """A graph file that cannot be read; the message names file and key."""
+
+
+class RunHeldError(GraphError):
+    """A run that another process holds, or took over; tasks of this process were stopped."""
+
+
+class TaskError(GraphError):
+    """A task that failed, or was skipped because another one did; ``__cause__`` is the error that it failed with.
+
+    Attributes: ``key`` is the task's, ``run`` what the run came to, with the results of all tasks that were finished.
+    """
+
+    def __init__(self, message: str, *, key: str, run: Any = None, path: Sequence[str] = ()) -> None:
+        super().__init__(message, path=path)
+        self.key, self.run = key, run
+
+
+class LimitError(LLMBufferError, ValueError):
+    """A limit or a retry policy that makes no sense, or that needs a package which is not installed."""
+
+
 class LoopError(LLMBufferError):
     """A turn that cannot begin (no client, or one of the wrong kind) or that does not end (too many rounds).
 
@@ -133,6 +215,26 @@ class PriceError(LLMBufferError, ValueError):
     """A price that is missing or makes no sense."""
 
 
+class CompactionError(LLMBufferError, ValueError):
+    """A compaction with limits or token counts that make no sense."""
+
+
+class HookError(LLMBufferError):
+    """A compaction hook whose result cannot be used; the history is as it was.
+
+    Attributes: ``hook`` names it, ``reason`` says what was wrong with it.
+    """
+
+    def __init__(self, message: str, *, hook: str, reason: str) -> None:
+        super().__init__(message)
+        self.hook = hook
+        self.reason = reason
+
+
+class OriginalError(LLMBufferError, LookupError):
+    """An id under which no compaction of this session kept anything."""
+
+
 class ReplayError(LLMBufferError, ValueError):
     """A recording that cannot be read; the message names file and line."""
 
@@ -154,8 +256,16 @@ class ConflictError(StoreError):
         self.theirs = theirs
 
 
+class CapabilityError(StoreError):
+    """An act that the principal may not do; nothing was read or written."""
+
+
 class CorruptStoreError(StoreError):
     """Stored bytes that are not what was written: a damaged file, or a value under another's key."""
+
+
+class SealError(StoreError):
+    """A key that is missing, wrong or weak, or one given to a store that is not sealed; nothing was read or written."""
 
 
 class UnknownSessionError(StoreError, LookupError):

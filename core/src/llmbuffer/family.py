@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from threading import Lock
+from typing import Any
 
 from .cache import CacheModel, Lookup
-from .layout import DEFAULT_SHARING, Sharing
+from .context import StableContext
+from .layout import DEFAULT_SHARING, Head, Sharing, render_head
 from .prices import Price, price_for
 from .rules import Dialect
 from .snapshot import Snapshot
 from .tokens import Calibration, TokenCounter
+from .turns import DynamicCounter, TurnTier
 
 __all__ = ["Family"]
 
 _REMEMBERED = 128  # cache entries: the tips of recent requests and the marks that they share
+_RECENT = 64  # requests whose times are known; rates count them by the minute
+_KEYS = 256  # routing keys beside one's own; what was used longest ago goes first
 
 
 class Family:
@@ -25,11 +31,15 @@ class Family:
         "_calibrations",
         "_lock",
         "_prices",
+        "_routed",
         "clock",
         "counter",
         "overrides",
+        "recent",
+        "replies",
         "routing_key",
         "sharing",
+        "turns",
     )
 
     def __init__(
@@ -49,6 +59,29 @@ class Family:
         self._caches: list[CacheModel] = []
         self._calibrations: dict[str, Calibration] = {}
         self._prices: dict[str, Price | None] = {}
+        self.turns = TurnTier()
+        self.replies: dict[str, Any] = {}  # by mode of re-use
+        self._routed: OrderedDict[str, Family] = OrderedDict()
+        self.recent: deque[float] = deque(maxlen=_RECENT)  # when requests were sent with this key, in seconds
+
+    def routed(self, key: str) -> Family:
+        """The part of the family that sends ``key``: what the provider's cache holds is known for each key apart."""
+        if key == self.routing_key:
+            return self
+        with self._lock:
+            self._routed.setdefault(self.routing_key or "", self)
+            found = self._routed.get(key)
+            if found is None:
+                found = Family(
+                    self.counter, self.clock, prices=self.overrides, sharing=self.sharing, routing_key=key
+                )
+                found._calibrations, found._prices, found._lock = self._calibrations, self._prices, self._lock
+                found._routed, found.turns, found.replies = self._routed, self.turns, self.replies
+                self._routed[key] = found
+            self._routed.move_to_end(key)
+            while len(self._routed) > _KEYS:
+                self._routed.popitem(last=False)
+            return found
 
     def look(self, dialect: Dialect, snapshot: Snapshot, at: float) -> Lookup:
         """What the provider's cache would serve."""
@@ -58,6 +91,7 @@ class Family:
     def commit(self, dialect: Dialect, snapshot: Snapshot, at: float, visible_at: float) -> Lookup:
         """Remember a request that was sent."""
         with self._lock:
+            self.recent.append(at)
             return self._cache(dialect).commit(snapshot, at, visible_at)
 
     def commit_output(self, dialect: Dialect, snapshot: Snapshot, at: float) -> None:
@@ -73,6 +107,21 @@ class Family:
                 return cache
         self._caches.append(CacheModel(rules, limit=_REMEMBERED, count=self.counter.count))
         return self._caches[-1]
+
+    def knows(self, dialect: Dialect) -> bool:
+        """Whether anything was sent under these rules, as far as this family knows."""
+        with self._lock:
+            return len(self._cache(dialect)) > 0
+
+    def head(self, context: StableContext, dialect: Dialect, store: Any = None) -> Head:
+        """Tools and system text, rendered; counted by a store that has counted them before."""
+        if store is None or not hasattr(store, "head"):
+            return render_head(context, dialect, self.counter.count)
+        return store.head(context, dialect, self)  # type: ignore[no-any-return]  # a store is any object
+
+    def dynamic_counter(self, context: StableContext, owner: str) -> DynamicCounter:
+        """A counter of dynamic text behind ``context`` that counts a text once for some turns of ``owner``."""
+        return DynamicCounter(self.counter, self.turns, context.fingerprint, owner)
 
     def calibration(self, model: str) -> Calibration:
         """The correction of counted tokens by reported ones."""

@@ -94,7 +94,7 @@ def _seed(name: str, context: StableContext, fields: frozenset[str], model: str)
 
 
 def _system_place(dialect: Dialect, index: int) -> Place:
-    if "text" not in dialect.rules.markable:
+    if not {"text", "input_text"} & dialect.rules.markable:  # text parts by the names of all wires
         return Place("system", 0)
     return Place("system", 0, index) if dialect.system_in_messages else Place("system", index, 0)
 

@@ -18,6 +18,10 @@ __all__ = ["Ledger", "LedgerEntry"]
 class LedgerEntry(msgspec.Struct, frozen=True):
     """One request, or one planned break (``kind`` is ``thawed`` and ``reason`` says why).
 
+    Of kind ``compacted`` is a compaction: ``before_tokens`` and ``after_tokens`` are those of the prompt without and with
+    it. ``summary`` is a request that made one, and ``hook-refused`` a hook that broke the rule in ``reason``.
+    Of kind ``reused`` is a request that was not sent, because a reply was there: zero usage, zero cost.
+
     ``at`` is the session's clock when the request was made, in seconds; token fields start with ``forecast_``; ``usage`` is
     what the provider reported (``None`` if it did not); ``cost`` in USD (``None`` without a price), and ``cost_parts`` the
     same by what was paid for.
@@ -34,6 +38,8 @@ class LedgerEntry(msgspec.Struct, frozen=True):
     cost: float | None = None
     cache_break: CacheBreak | None = None
     cost_parts: CostParts | None = None
+    before_tokens: int = 0
+    after_tokens: int = 0
 
     @property
     def forecast(self) -> Forecast:

@@ -25,6 +25,8 @@ from .errors import DialectError
 from .messages import Message
 from .observing import Observation
 from .placing import Dynamic
+from .replies import Reuse
+from .request import Request
 from .rules import Event
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ def respond(
     params: Mapping[str, Any] | None = None,
     max_rounds: int = MAX_ROUNDS,
     on_observe: Callable[[Observation], object] | None = None,
+    reuse: Reuse = None,
 ) -> Message:
     """Converse until the model has answered; returns its last message.
 
@@ -52,7 +55,8 @@ def respond(
     mapping from name to callable, called with the arguments by name, or one ``callable(name, arguments)``; without it, a
     reply with calls is returned as it is. A tool returns a string, parts, a ``ToolResult``, or anything that has a JSON
     form. ``client`` (default: the session's) is a synchronous SDK client; ``max_rounds`` is the most requests that one
-    turn may take; ``on_observe`` gets the ``Observation`` of each (usage, break, cost).
+    turn may take; ``on_observe`` gets the ``Observation`` of each (usage, break, cost). ``reuse`` (``never`` unless given,
+    ``deterministic``, ``samples``, or ``Replies``) says whether replies to equal requests are re-used: see ``replies``.
 
     If the session moves on while a request is under way, the turn goes on in a fork of it, which ``on_observe`` is
     shown and the log tells. Raises ``LoopError`` without a usable client and after ``max_rounds``; see the module for
@@ -70,16 +74,20 @@ def respond(
     >>> [message.text or message.role for message in session.messages]
     ['Look it up.', 'assistant', 'tool', 'Found it.']
     """
-    turn = Conversation(session, user, dynamic, tools, params, max_rounds, on_observe)
+    turn = Conversation(session, user, dynamic, tools, params, max_rounds, on_observe, reuse=reuse)
     turn.prepare(client, asynchronous=False, streaming=False)
+
+    def send(request: Request) -> Any:
+        response = request.dialect.send(turn.client, request.kwargs)
+        if inspect.isawaitable(response):
+            refuse_awaitable(response, f"a {_kind(turn.client)} is asynchronous: use arespond")
+        return response
+
     while True:
         for _ in turn.settle():
             pass
         request = turn.request()
-        response = request.dialect.send(turn.client, request.kwargs)
-        if inspect.isawaitable(response):
-            refuse_awaitable(response, f"a {_kind(turn.client)} is asynchronous: use arespond")
-        if turn.observe(request, response):
+        if turn.observe(request, turn.answer(request, send)):
             return turn.reply
 
 
@@ -94,6 +102,7 @@ async def arespond(
     max_rounds: int = MAX_ROUNDS,
     on_observe: Callable[[Observation], object] | None = None,
     timeout: float | None = None,  # noqa: ASYNC109 - of each tool, not of this call
+    reuse: Reuse = None,
 ) -> Message:
     """``respond`` with an asynchronous client, for asyncio and trio.
 
@@ -101,12 +110,16 @@ async def arespond(
     appended in the order of the calls. ``timeout`` is how many seconds each tool may take (default: any number); then the
     model reads that it took too long. A tool in a thread cannot be stopped: it runs on, and its result is dropped.
     """
-    turn = Conversation(session, user, dynamic, tools, params, max_rounds, on_observe, timeout)
+    turn = Conversation(session, user, dynamic, tools, params, max_rounds, on_observe, timeout, reuse=reuse)
     turn.prepare(client, asynchronous=True, streaming=False)
+
+    async def send(request: Request) -> Any:
+        return await request.dialect.asend(turn.client, request.kwargs)
+
     while True:
         await turn.asettle()
-        request = turn.request()
-        if turn.observe(request, await request.dialect.asend(turn.client, request.kwargs)):
+        request = await turn.arequest()
+        if turn.observe(request, await turn.aanswer(request, send)):
             return turn.reply
 
 
@@ -175,7 +188,7 @@ async def _astream(turn: Conversation) -> AsyncIterator[Event]:
     while not finished:
         for result in await turn.asettle():
             yield Event("tool_result", value=result)
-        request = turn.request()
+        request = await turn.arequest()
         events = request.dialect.astream(turn.client, request.kwargs)
         response = None
         try:

@@ -13,7 +13,7 @@ from .ledger import LedgerEntry
 from .messages import Message
 from .prices import CostParts, cost_parts
 from .rules import Diagnosis
-from .state import Anchor, State, Turn, attach, link
+from .state import Anchor, Sent, State, Turn, attach, link
 from .usage import Usage
 
 if TYPE_CHECKING:
@@ -21,11 +21,23 @@ if TYPE_CHECKING:
     from .request import Request
     from .session import Session
 
-__all__ = ["WATCHERS", "Answer", "Observation", "next_state", "record", "record_prewarm"]
+__all__ = ["WATCHERS", "Answer", "Observation", "Reused", "next_state", "record", "record_prewarm"]
+
+
+class Reused(msgspec.Struct, frozen=True):
+    """A reply that was there already, in place of a response: ``request.observe`` takes it as one that cost nothing.
+
+    >>> Reused(Message("assistant", "Hi!")).message.text
+    'Hi!'
+    """
+
+    message: Message
 
 
 class Answer(msgspec.Struct, frozen=True):
     """What was read off a response: usage, the reply, its id, and what the provider says about its cache.
+
+    With ``reused`` nothing was sent: the provider's cache, and what was learned of it, stay as they are.
 
     >>> Answer(Usage(input_tokens=20)).reply is None
     True
@@ -35,6 +47,7 @@ class Answer(msgspec.Struct, frozen=True):
     reply: Message | None = None
     response_id: str | None = None
     diagnosis: Diagnosis | None = None
+    reused: bool = False
 
 
 class Observation(msgspec.Struct, frozen=True):
@@ -42,7 +55,7 @@ class Observation(msgspec.Struct, frozen=True):
 
     ``session`` is the one that went on with the reply: the request's own, or a new fork (``forked``) where the session
     had moved on since the request was made. ``diagnosis`` is what the provider's own cache diagnostics said, if anything.
-    ``cost_parts`` splits the cost into read, written, fresh and output.
+    ``cost_parts`` splits the cost into read, written, fresh and output; ``reused`` tells of a reply that was there already.
 
     >>> from llmbuffer import Message, Session, StableContext, Usage
     >>> request = Session(StableContext("gpt-5.5", "You are kind.")).request("Hello")
@@ -58,6 +71,7 @@ class Observation(msgspec.Struct, frozen=True):
     forked: bool = False
     diagnosis: Diagnosis | None = None
     cost_parts: CostParts | None = None
+    reused: bool = False
 
 
 # Called with every request that was observed: how `llmbuffer.testing` guards the prefix of every conversation.
@@ -66,15 +80,17 @@ WATCHERS: list[Callable[[Request, Observation], None]] = []
 
 def next_state(request: Request, answer: Answer) -> State:
     """The state after the request: with its user message, its dynamic text while the turn lasts, and the reply."""
-    placed, state, reply = request.placed, request.base, answer.reply
+    placed, reply = request.placed, answer.reply
+    state = request.base if placed.start is None else placed.start
     if placed.pending is not None:
         state = attach(state, placed.pending, request.dialect)
     state = msgspec.structs.replace(
         state,
         turn=_turn_after(state.turn, placed),
         requests=state.requests + 1,
-        previous_tail=_next_anchor(placed, reply),
+        previous_tail=state.previous_tail if answer.reused else _next_anchor(placed, reply),
         response_id=answer.response_id,
+        sent=state.sent if answer.reused else Sent(request.at, request.snapshot),
     )
     if reply is None:
         return state
@@ -98,6 +114,8 @@ def _next_anchor(placed: Placed, reply: Message | None) -> Anchor | None:
 
 def record(request: Request, target: Session, answer: Answer) -> Observation:
     """Enter the request into the ledger of the session that goes on, and compare it with what was forecast."""
+    if answer.reused:
+        return _record_reused(request, target, answer)
     session, family = request.session, request.session.family
     price, calibration = family.price(request.context.model), family.calibration(request.context.model)
     factor = calibration.factor
@@ -105,16 +123,21 @@ def record(request: Request, target: Session, answer: Answer) -> Observation:
     if answer.reply is not None:
         with_reply = msgspec.structs.replace(request.snapshot, tip=target.tip, marks=())
         family.commit_output(request.dialect, with_reply, session.clock())
-    cache_break = diagnose(lookup, answer.usage, request.dialect.rules, price, answer.diagnosis)
+    cache_break = None  # a compaction is a planned break: recorded, never an alarm
+    if request.placed.compacted is None:
+        cache_break = request.moved
+    if cache_break is None:
+        cache_break = diagnose(lookup, answer.usage, request.dialect.rules, price, answer.diagnosis)
     if answer.usage is not None:
         calibration.observe(request.snapshot.tokens, answer.usage.input_tokens)
     entry = msgspec.structs.replace(
         _entry(request, lookup, answer.usage, factor),
         epoch=target.epoch,
         cache_break=cache_break,
-        reason="" if target is session else f"forked from {session.id}, which had moved on",
+        reason=_reason(request, target),
     )
     target.ledger.add(entry)
+    family.turns.end_turn(target.id, target._state.turns - request.base.turns)
     observation = Observation(
         answer.usage,
         cache_break,
@@ -130,6 +153,31 @@ def record(request: Request, target: Session, answer: Answer) -> Observation:
     return observation
 
 
+def _record_reused(request: Request, target: Session, answer: Answer) -> Observation:
+    """Enter a request that was not sent."""
+    entry = LedgerEntry(
+        at=request.at,
+        epoch=target.epoch,
+        kind="reused",
+        reason=_reason(request, target),
+        usage=answer.usage,
+        cost=0.0,
+        cost_parts=CostParts(),
+    )
+    target.ledger.add(entry)
+    target.family.turns.end_turn(target.id, target._state.turns - request.base.turns)
+    forked = target is not request.session
+    seen = Observation(answer.usage, None, 0.0, answer.reply, target, forked, None, CostParts(), reused=True)
+    for watch in WATCHERS:
+        watch(request, seen)
+    return seen
+
+
+def _reason(request: Request, target: Session) -> str:
+    session = request.session
+    return "" if target is session else f"forked from {session.id}, which had moved on"
+
+
 def record_prewarm(request: Request, usage: Usage | None) -> Observation:
     """Enter a request that only filled the cache; the session stays where it is."""
     session = request.session
@@ -140,6 +188,8 @@ def record_prewarm(request: Request, usage: Usage | None) -> Observation:
 
 
 def _sent(request: Request) -> Lookup:
+    if request.sent is not None:
+        return request.sent
     session = request.session
     return session.family.commit(request.dialect, request.snapshot, request.at, session.clock())
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from .compacted import Compacted
 from .context import Segment, dynamic_segments
 from .errors import MessageError, PlacementError
 from .layout import Placement, cheapest_placement, render_dynamic
@@ -26,7 +27,8 @@ class Placed(msgspec.Struct, frozen=True):
     """A request's history with its dynamic text placed.
 
     ``state`` is the session's state with the ``pending`` user message; ``segments`` stand behind the user message of
-    ``turn``, or, without one, at the end of the prompt.
+    ``turn``, or, without one, at the end of the prompt. ``start`` is the session's state before it, ``compacted`` what was
+    done to make it small enough.
     """
 
     state: State
@@ -35,6 +37,8 @@ class Placed(msgspec.Struct, frozen=True):
     turn: Turn | None
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    start: State | None = None
+    compacted: Compacted | None = None
 
 
 def place(session: Session, base: State, user: Message | None, dynamic: Dynamic | None) -> Placed:
@@ -46,7 +50,10 @@ def place(session: Session, base: State, user: Message | None, dynamic: Dynamic 
     segments = _segments(session, base, user, dynamic)
     wanted, notes = _choose(session, base, segments)
     if wanted == "sticky" and segments and user is not None:
+        pinned = any(segment.pinned for segment in segments)
         user, segments = _with_sticky(user, segments, base.turns), ()
+        if pinned:
+            base = msgspec.structs.replace(base, archive=base.archive.pinning(user))
     pending = None if user is None else link(base, user, session.dialect, session.counter)
     if pending is not None and not pending.rendered.blocks:
         raise MessageError(
@@ -54,14 +61,14 @@ def place(session: Session, base: State, user: Message | None, dynamic: Dynamic 
         )
     state = base if pending is None else attach(base, pending, session.dialect, claim=False)
     if not segments:
-        return Placed(state, pending, (), None, notes)
+        return Placed(state, pending, (), None, notes, start=base)
     turn = _turn(session, state, wanted)
     warnings: tuple[str, ...] = ()
     if turn is not None and turn.segments != segments:
         if turn.segments and turn.user.node is not state.tip:
             warnings = ("dynamic-in-prefix",)
         turn = Turn(turn.user, segments)
-    return Placed(state, pending, segments, turn, notes, warnings)
+    return Placed(state, pending, segments, turn, notes, warnings, start=base)
 
 
 def _segments(

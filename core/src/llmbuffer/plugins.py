@@ -53,7 +53,12 @@ _DIALECTS = {
 }
 
 # The built-in stores, by the scheme of their URL: what opens one, imported when the scheme is first asked for.
-_STORES = {"memory": "memory.open_memory", "sqlite": "sqlite.open_sqlite"}
+_STORES = {
+    "memory": "memory.open_memory",
+    "sqlite": "sqlite.open_sqlite",
+    **dict.fromkeys(("redis", "rediss", "unix", "valkey", "valkeys"), "redis.open_redis"),
+    **dict.fromkeys(("postgresql", "postgres"), "postgres.open_postgres"),
+}
 
 
 class _BuiltIn:

@@ -14,6 +14,7 @@ from .placing import Placed
 from .rules import Dialect, Mark, Place
 from .snapshot import Insert, MarkAt, Snapshot
 from .state import Anchor, dynamic_chain
+from .tokens import TokenCounter
 
 __all__ = ["Prompt"]
 
@@ -30,9 +31,11 @@ class Prompt:
         head: Head,
         family: Family,
         fork_anchor: Anchor | None,
+        counter: TokenCounter | None = None,
     ) -> None:
         self.placed, self.head, self.dialect = placed, head, dialect
         self.params, self._family, self._fork_anchor = params, family, fork_anchor
+        self._counter = counter if counter is not None else family.counter
 
     @cached_property
     def snapshot(self) -> Snapshot:
@@ -46,7 +49,7 @@ class Prompt:
     @cached_property
     def insert(self) -> Insert | None:
         """The dynamic text."""
-        turn, counter = self.placed.turn, self._family.counter
+        turn, counter = self.placed.turn, self._counter
         if not self.placed.segments:
             return None
         if turn is not None:

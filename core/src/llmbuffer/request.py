@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from .assembly import assemble
+from .breaks import CacheBreak
+from .cache import Lookup
 from .context import CacheKey, Segment, StableContext
 from .errors import MessageError
 from .forecast import Forecast, forecast
 from .frozen import FrozenDict
-from .layout import Head
+from .layout import Candidate, Head
 from .messages import Message, content_hash
-from .observing import Answer, Observation
+from .observing import Answer, Observation, Reused
 from .placing import Placed
 from .rules import Dialect
 from .snapshot import Snapshot
@@ -33,7 +35,7 @@ class Request:
 
     ``body`` is the JSON body, ``kwargs`` the same as arguments for the SDK, ``key`` its identity, ``forecast`` what the
     provider will serve from its cache; ``dynamic`` the segments that stand in it for this turn only; ``at`` when it was
-    made, by the session's clock.
+    made, by the session's clock; ``sent`` what was forecast of it when it had ``begun`` to be answered, else ``None``.
 
     >>> from llmbuffer import Session, StableContext
     >>> request = Session(StableContext("gpt-5.5", "You are kind.")).request("Hello")
@@ -51,6 +53,8 @@ class Request:
         self._params = params
         self._prompt = session.prompt(placed, params)
         self._context = session.context
+        self.sent: Lookup | None = None
+        self.moved: CacheBreak | None = None  # what a host that owns the history did to the prefix
 
     @property
     def dynamic(self) -> tuple[Segment, ...]:
@@ -84,7 +88,7 @@ class Request:
             self._prompt,
             model=self._context.model,
             params=self._prompt.params,
-            routing_key=self.session.family.routing_key,
+            routing_key=_routing_key(self.session),
             diagnostics=self.session.diagnostics,
             compare_with=self.base.response_id,
         )
@@ -110,6 +114,11 @@ class Request:
         return self._prompt.snapshot
 
     @property
+    def candidates(self) -> Sequence[Candidate]:
+        """The explicit breakpoints of this request, in prompt order."""
+        return self._prompt.plan
+
+    @property
     def forecast(self) -> Forecast:
         """What the provider will read from its cache, write and compute, and what the input costs, as of now."""
         family, model = self.session.family, self._context.model
@@ -123,6 +132,16 @@ class Request:
             notes=self.placed.notes,
         )
 
+    def begun(self) -> None:
+        """The provider has begun to answer: what this request writes can be read by others from now on.
+
+        Only for what is forecast meanwhile; ``observe`` says the same when the whole response is there. Where the rules
+        share a prefix at the end of the response only, nothing happens, nor the second time.
+        """
+        if self.sent is None and self.dialect.rules.visible_after != "end":
+            family, at = self.session.family, self.session.clock()
+            self.sent = family.commit(self.dialect, self.snapshot, self.at, at)
+
     def observe(
         self,
         response: Any = None,
@@ -132,12 +151,15 @@ class Request:
     ) -> Observation:
         """Take in the response: the user's text, the reply and the freeze are committed here.
 
-        ``response`` is the SDK's object, its dict form, or a ``Usage``; with a ``Usage`` (or ``usage=``) the reply is
-        ``message``. If the session moved on since the request was made, the reply goes to a new fork and
+        ``response`` is the SDK's object, its dict form, a ``Usage``, or a reply that is ``Reused``; with a ``Usage`` (or
+        ``usage=``) the reply is ``message``. If the session moved on since the request was made, the reply goes to a new fork and
         ``Observation.forked`` says so. Raises ``DialectError`` for a response of another shape and a ``MessageError`` for
         a reply that cannot be taken in; nothing is changed then.
         """
         response_id, diagnosis = None, None
+        if isinstance(response, Reused):
+            answer = Answer(Usage(), response.message, self.base.response_id, reused=True)
+            return self.session.commit(self, answer)
         if isinstance(response, tuple) and len(response) == 2:
             response, message = response
         if isinstance(response, Usage):
@@ -156,3 +178,9 @@ class Request:
     def __repr__(self) -> str:
         names = [segment.name for segment in self.dynamic]
         return f"Request(messages={self.placed.state.tip.depth}, dynamic={names})"
+
+
+def _routing_key(session: Session) -> str | None:
+    """The session's routing key; in the store of a tenant, one that no other tenant sends."""
+    key = session.family.routing_key
+    return key if key is None or session._store is None else str(session._store.routing_key(key))

@@ -52,7 +52,8 @@ class CacheRules(msgspec.Struct, frozen=True, kw_only=True):
     goes first; ``None``: no bound) in tokens, ``recomputed`` those at the end of a prompt that are always computed; ``ttl``, ``ttl_long`` in
     seconds; multipliers relative to the input price. ``stores_output``: a reply can be read from the cache as well.
     ``visible_after`` says when an entry can be read: at the ``first-token`` of the response, at once (``request``: also by
-    requests that run side by side), or at the ``end`` of the response.
+    requests that run side by side), or at the ``end`` of the response. ``reasoning_bound``: reasoning of a reply is refused
+    once anything before it has changed.
 
     >>> rules = CacheRules(name="engine", match="prefix", min_tokens=1024, step=128)
     >>> rules.read_multiplier, rules.has_marks
@@ -81,6 +82,7 @@ class CacheRules(msgspec.Struct, frozen=True, kw_only=True):
     per_key_rate: float | None = None
     markable: frozenset[str] = frozenset()
     tail_after_tool: bool = False
+    reasoning_bound: bool = False
     frozen_params: frozenset[str] = frozenset()
     message_params: frozenset[str] = frozenset()
     instruction_role: str = "system"

@@ -9,6 +9,9 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from .chain import Node, walk
+from .compacting import Compacting
+from .compaction.base import Compaction
+from .compactor import Compactor
 from .context import Segment, StableContext
 from .conversing import Conversing
 from .errors import DialectError, MessageError, PairingError, PlacementError, StoreError
@@ -19,13 +22,16 @@ from .layout import Head, Placement, Sharing, render_head
 from .ledger import Ledger, LedgerEntry
 from .messages import Message
 from .observing import WATCHERS, Answer, Observation, next_state, record
-from .placing import Dynamic, Placed, place
+from .placing import Dynamic, Placed
 from .plugins import get_dialect
 from .prices import Price
 from .prompt import Prompt
+from .rebuilding import still_there
+from .reconciling import Reconciling
 from .request import Request
 from .rules import Dialect
-from .state import Anchor, State, attach, link, rendered_anew
+from .state import Anchor, State, rendered_anew
+from .tasking import task_text
 from .tokens import TokenCounter, counter_for
 from .tools import Tool
 
@@ -37,7 +43,7 @@ __all__ = ["WATCHERS", "Session"]
 PLACEMENTS = ("turn", "tail", "sticky", "auto")
 
 
-class Session(Conversing):
+class Session(Conversing, Compacting, Reconciling):
     r"""A conversation whose prompts stay cacheable.
 
     Arguments: ``context``, what is stable; ``dialect``, a name that plugins know or a ``Dialect``; ``client``, an SDK
@@ -46,7 +52,7 @@ class Session(Conversing):
     each level; ``expected_requests`` that are still to come, for ``placement="auto"``; ``routing_key``, sent where the
     provider routes by one (default: the id); ``session_id``, drawn if not given; ``diagnostics``, whether to ask for the
     provider's own cache diagnostics where it has some (Anthropic's Claude API, OpenAI's Responses; not every seller does);
-    ``store``, what ``open_store`` opened, for ``save``.
+    ``store``, what ``open_store`` opened, for ``save``; ``compaction``, how the prompt is kept small.
 
     May be shared by threads. Reading is free; ``append`` and ``observe`` replace the state as a whole or not at all.
 
@@ -62,7 +68,7 @@ class Session(Conversing):
     """
 
     __slots__ = (
-        "__weakref__", "_context", "_diagnostics", "_dialect", "_epoch", "_expected", "_family", "_fork_anchor", "_frozen", "_head", "_id",
+        "__weakref__", "_compaction", "_context", "_diagnostics", "_dialect", "_epoch", "_expected", "_family", "_fork_anchor", "_frozen", "_head", "_id",
         "_ledger", "_lock", "_placement", "_saved", "_state", "_store", "client", "name", "parent_id",
     )  # fmt: skip
 
@@ -82,6 +88,7 @@ class Session(Conversing):
         session_id: str | None = None,
         diagnostics: bool = False,
         store: Any = None,
+        compaction: Compaction | None = None,
     ) -> None:
         if not isinstance(context, StableContext):
             raise MessageError(
@@ -108,7 +115,7 @@ class Session(Conversing):
         self._family = Family(counter, clock, prices=prices, sharing=sharing, routing_key=key)
         self._context = context
         self._dialect: Dialect = named.bind(context.model)
-        self._head: Head = render_head(context, self._dialect, counter.count)
+        self._head: Head = self._family.head(context, self._dialect, store)
         self._state = State.empty()
         self._placement: Placement = placement
         self._diagnostics = diagnostics
@@ -118,6 +125,7 @@ class Session(Conversing):
         self._epoch = 0
         self._ledger: Ledger | None = None
         self._store = store
+        self._compaction = None if compaction is None else Compactor(compaction)
         self._saved: Any = None  # what the store remembers of the last save
         self._lock = RLock()
 
@@ -211,10 +219,7 @@ class Session(Conversing):
         messages = [message] if isinstance(message, Message | Mapping) else list(message)
         taken = [each if isinstance(each, Message) else Message.from_openai(each) for each in messages]
         with self._lock:
-            state = self._state
-            for each in taken:
-                state = attach(state, link(state, each, self._dialect, self.counter), self._dialect)
-            self._state = state
+            self._state = self._entering(taken, self._state)
 
     def request(
         self,
@@ -231,6 +236,11 @@ class Session(Conversing):
 
         Raises ``PairingError`` if calls await their results, ``FrozenError`` for params that the cache depends on.
         """
+        return self._request(user, dynamic, params)
+
+    def _request(
+        self, user: Any, dynamic: Dynamic | None, params: Mapping[str, Any] | None, **awaiting: Any
+    ) -> Request:
         extra = self._extra_params(params)
         base = self._state
         if base.open_calls and user is None:
@@ -238,8 +248,7 @@ class Session(Conversing):
                 f"the calls {list(base.open_calls)} await results: append a tool message for each first"
             )
         message = None if user is None else Message.of(user)
-        placed = place(self, base, message, dynamic)
-        return Request(self, base, placed, extra)
+        return Request(self, base, self._placed(base, message, dynamic, **awaiting), extra)
 
     def _extra_params(self, params: Mapping[str, Any] | None) -> FrozenDict:
         extra: FrozenDict = StableContext(self._context.model, params=params).params
@@ -260,7 +269,8 @@ class Session(Conversing):
             dialect=self._dialect,
             head=head,
             family=self._family,
-            fork_anchor=self._fork_anchor,
+            fork_anchor=still_there(self._fork_anchor, placed.state.tip),
+            counter=self._family.dynamic_counter(self._context, self.id) if placed.segments else None,
         )
 
     def commit(self, request: Request, answer: Answer) -> Observation:
@@ -275,6 +285,8 @@ class Session(Conversing):
                     target._head = request.head
                 target._fork_anchor = request.base.anchor
             target._state, target._frozen = state, True
+            if request.placed.compacted is not None:
+                target._entered(request.placed.compacted, request.at)
             return record(request, target, answer)
 
     # Forks and planned changes
@@ -284,6 +296,8 @@ class Session(Conversing):
         name: str | None = None,
         *,
         task: str | None = None,
+        neutral: bool | str = False,
+        routing_key: str | None = None,
         model: str | None = None,
         system: str | Sequence[Segment] | None = None,
         tools: Iterable[Tool | Mapping[str, Any]] | None = None,
@@ -291,14 +305,16 @@ class Session(Conversing):
     ) -> Session:
         """A new session that shares this one's history, and every byte of its prompt. O(1).
 
-        ``task`` is appended to the fork as a user message. ``model``, ``system``, ``tools`` and ``params`` change the fork's
-        context; then it shares what its provider can still read.
+        ``task`` is appended to the fork as a user message; with ``neutral`` (``True``, or words of your own) after a text
+        that sets it free from the role and the open requests that it inherits. ``routing_key`` takes the place of the
+        parent's, for this fork and its own. ``model``, ``system``, ``tools`` and ``params`` change the fork's context; then
+        it shares what its provider can still read.
         """
         fork = Session.__new__(Session)
         fork._id, fork._ledger, fork._lock = None, None, RLock()
         fork.name, fork.parent_id, fork.client = name, self.id, self.client
         fork._placement, fork._expected = self._placement, self._expected
-        fork._diagnostics, fork._store = self._diagnostics, self._store
+        fork._diagnostics, fork._store, fork._compaction = self._diagnostics, self._store, self._compaction
         with self._lock:
             fork._family, fork._context, fork._dialect, fork._head = (
                 self._family,
@@ -309,13 +325,15 @@ class Session(Conversing):
             fork._frozen, fork._epoch = self._frozen, self._epoch
             fork._state, fork._fork_anchor = self._state, self._state.anchor
             fork._saved = self._saved
+        if routing_key is not None:
+            fork._family = self._family.routed(check_text(routing_key, "routing_key"))
         changes = {"model": model, "system": system, "tools": tools, "params": params}
         changes = {field: value for field, value in changes.items() if value is not None}
         if changes:
             fork._frozen = False
             fork._change(self._context.replace(**changes))
-        if task is not None:
-            fork.append(Message("user", task))
+        if task is not None or neutral:
+            fork.append(Message("user", task_text(task, neutral)))
         return fork
 
     def update(self, **changes: Any) -> None:
@@ -338,7 +356,7 @@ class Session(Conversing):
             dialect = (
                 self._dialect.bind(context.model) if context.model != self._context.model else self._dialect
             )
-            head = render_head(context, dialect, self._family.counter.count)
+            head = self._family.head(context, dialect, self._store)
             if dialect.rules is not self._dialect.rules and dialect.rules != self._dialect.rules:
                 self._state = rendered_anew(self._state, dialect, self.counter)
                 self._fork_anchor = None
@@ -367,7 +385,7 @@ class Session(Conversing):
     def load(cls, store: Any, session_id: str, **options: Any) -> Self:
         """A saved session, whose next request has the bytes that it would have had without the way through the store.
 
-        ``options`` are what no store can hold: ``client``, ``clock``, ``prices``, and ``dialect`` and ``tokens`` where they
+        ``options`` are what no store can hold: ``client``, ``clock``, ``prices``, ``compaction``, and ``dialect`` and ``tokens`` where they
         were objects of your own. Raises ``UnknownSessionError`` for an id that the store does not hold.
         """
         return store.load(session_id, kind=cls, **options)  # type: ignore[no-any-return]  # a store is any object

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from .archive import Archive
 from .chain import Block, Node, root, walk
 from .context import Segment
 from .errors import PairingError
@@ -14,10 +15,24 @@ from .layout import render_dynamic
 from .messages import Message, Opaque, ToolCall, canonical
 from .rendered import RenderedList
 from .rules import MARK_FIELDS, Dialect, Place, Rendered
-from .snapshot import message_tokens
+from .snapshot import Snapshot, message_tokens
 from .tokens import TokenCounter
 
-__all__ = ["Anchor", "Link", "State", "Turn", "attach", "dynamic_chain", "link", "rendered_anew"]
+__all__ = [
+    "Anchor",
+    "Link",
+    "Sent",
+    "State",
+    "Turn",
+    "attach",
+    "block_positions",
+    "call_names",
+    "dynamic_chain",
+    "given_marks",
+    "link",
+    "rendered_anew",
+    "still_open",
+]
 
 
 class Anchor(msgspec.Struct, frozen=True):
@@ -25,6 +40,13 @@ class Anchor(msgspec.Struct, frozen=True):
 
     node: Node
     place: Place
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """The last request that went to the provider, and when, in seconds."""
+
+    at: float
+    snapshot: Snapshot
 
 
 class Turn:
@@ -56,7 +78,8 @@ class State(msgspec.Struct, frozen=True):
     ``call_names`` are the tools that they call;
     ``previous_tail`` is where the last request had its rolling mark; ``turns`` and ``requests`` count what was observed,
     ``given_marks`` the breakpoints that came with messages of the user or the host; ``response_id`` is the id of the last
-    response, where the provider's cache diagnostics know it by one.
+    response, where the provider's cache diagnostics know it by one; ``sent`` is what the provider was sent last;
+    ``archive`` is what the history remembers beside its messages.
     """
 
     tip: Node
@@ -71,6 +94,8 @@ class State(msgspec.Struct, frozen=True):
     requests: int = 0
     given_marks: int = 0
     response_id: str | None = None
+    sent: Sent | None = None
+    archive: Archive = Archive()
 
     @classmethod
     def empty(cls) -> State:
@@ -91,28 +116,37 @@ class Link(msgspec.Struct, frozen=True):
 
 
 def link(
-    state: State, message: Message, dialect: Dialect, counter: TokenCounter, *, tokens: int | None = None
+    state: State,
+    message: Message,
+    dialect: Dialect,
+    counter: TokenCounter,
+    *,
+    tokens: int | None = None,
+    paired: bool = True,
 ) -> Link:
     """Hash, count and render one message behind ``state``; work is proportional to the message.
 
     ``tokens`` is what ``counter`` counted before, if it did.
 
-    Raises ``PairingError`` for a result without a call and for a message that leaves calls unanswered.
+    Raises ``PairingError`` for a result without a call and for a message that leaves calls unanswered, unless ``paired``
+    is false: a host that owns the history sends what it likes.
     """
-    _check_pairing(state, message)
+    if paired:
+        _check_pairing(state, message)
     content = canonical(message)
     renders = dialect.answering(state.call_names) if message.tool_results else dialect
     rendered = renders.render_message(message, state.rendered.role)
     wire = rendered.role.encode() + msgspec.json.encode(rendered.blocks)
     tokens = message_tokens(message, counter.count) if tokens is None else tokens
-    positions = _positions(rendered.kinds, state.kind, dialect.rules.collapsed) if rendered.kinds else 1
+    positions = block_positions(rendered.kinds, state.kind, dialect.rules.collapsed) if rendered.kinds else 1
     positions += rendered.lead is not None
     node = state.tip.child(message, content=content, wire=wire, tokens=tokens, positions=positions)
-    given = _given_marks(rendered) if any(isinstance(part, Opaque) for part in message.parts) else 0
+    given = given_marks(rendered) if any(isinstance(part, Opaque) for part in message.parts) else 0
     return Link(message, node, rendered, given)
 
 
-def _given_marks(rendered: Rendered) -> int:
+def given_marks(rendered: Rendered) -> int:
+    """The breakpoints that a message came with."""
     parts = [
         part
         for block in rendered.blocks
@@ -143,8 +177,8 @@ def attach(state: State, new: Link, dialect: Dialect, *, claim: bool = True) -> 
         tip=new.node,
         rendered=rendered,
         kind=new.rendered.kinds[-1] if new.rendered.kinds else state.kind,
-        open_calls=calls or _still_open(state, message),
-        call_names=_names(message) if calls else state.call_names,
+        open_calls=calls or still_open(state.open_calls, message),
+        call_names=call_names(message) if calls else state.call_names,
         anchor=anchor,
         turn=turn,
         previous_tail=previous_tail,
@@ -152,16 +186,19 @@ def attach(state: State, new: Link, dialect: Dialect, *, claim: bool = True) -> 
         requests=state.requests,
         given_marks=state.given_marks + new.given_marks,
         response_id=state.response_id,
+        sent=state.sent,
+        archive=state.archive,
     )
 
 
-def _names(message: Message) -> FrozenDict:
+def call_names(message: Message) -> FrozenDict:
+    """The names of the tools that a message calls, by the ids of the calls."""
     return FrozenDict({part.id: part.name for part in message.parts if isinstance(part, ToolCall)})
 
 
-def _still_open(state: State, message: Message) -> tuple[str, ...]:
+def still_open(open_calls: tuple[str, ...], message: Message) -> tuple[str, ...]:
     """The calls that the message leaves open; of two calls with one id, a result answers one."""
-    calls = list(state.open_calls)
+    calls = list(open_calls)
     for result in message.tool_results:
         if result.call_id in calls:
             calls.remove(result.call_id)
@@ -194,7 +231,8 @@ def _only_answers(message: Message) -> bool:
     return bool(results) and (message.role == "tool" or len(results) == len(message.parts))
 
 
-def _positions(kinds: tuple[str, ...], previous: str | None, collapsed: frozenset[str]) -> int:
+def block_positions(kinds: tuple[str, ...], previous: str | None, collapsed: frozenset[str]) -> int:
+    """The positions that blocks behind one of kind ``previous`` take."""
     count = 0
     for kind in kinds:
         count += kind not in collapsed or kind != previous
@@ -211,7 +249,7 @@ def rendered_anew(old: State, dialect: Dialect, counter: TokenCounter) -> State:
     turn = state.turn
     if turn is not None and old.turn is not None:
         turn = Turn(turn.user, old.turn.segments, inserted=old.turn.inserted)
-    return msgspec.structs.replace(state, turn=turn, requests=old.requests)
+    return msgspec.structs.replace(state, turn=turn, requests=old.requests, archive=old.archive)
 
 
 def dynamic_chain(after: Node, segments: tuple[Segment, ...], counter: TokenCounter) -> Node:

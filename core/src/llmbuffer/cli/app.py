@@ -8,9 +8,13 @@ from typing import Annotated
 import typer
 
 from .demo import demo
+from .explain import explain
+from .fanout import fanout
+from .graph import graph
 from .plugins import plugins
 from .replay import replay
 from .serve import serve
+from .store import store
 
 __all__ = ["app"]
 
@@ -22,9 +26,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(demo)
+app.command()(explain)
 app.command()(replay)
 app.command()(serve)
+app.command()(fanout)
 app.command()(plugins)
+app.add_typer(graph, name="graph")
+app.add_typer(store, name="store")
 
 
 def _show_version(wanted: bool) -> None:

@@ -42,6 +42,7 @@ BASE = CacheRules(
         "message_params": f"{_GUIDE}: tool_choice keeps tools and system, and drops the messages",
         "midway_role": "Anthropic, messages API: role 'system' between messages, on the models that take it",
         "content_parts": "anthropic 2.12.0, types: cache_control is a field of a block, and a string has none",
+        "reasoning_bound": "anthropic 2.12.0, types: thinking block binding; which models, issue threads say",
         "tail_after_tool": "Anthropic, page on stop reasons: text after a tool result causes empty replies",
     },
 )
@@ -60,6 +61,7 @@ _MIDWAY = (
     "fable-5",
     "sonnet-5-5",
 )  # take {"role": "system"} between messages; sonnet-5 does not
+_BOUND = ("fable-5-1", "opus-5-5", "sonnet-5-5")  # bind thinking to what is before it
 
 
 def rules_for(model: str) -> CacheRules:
@@ -75,4 +77,11 @@ def rules_for(model: str) -> CacheRules:
     family = max(known, key=len)
     read = next((rate for part, rate in _READ.items() if part in name), BASE.read_multiplier)
     midway = "system" if any(part in name for part in _MIDWAY) else None
-    return replace(BASE, min_tokens=_MINIMUM[family], read_multiplier=read, midway_role=midway)
+    bound = any(part in name for part in _BOUND)
+    return replace(
+        BASE,
+        min_tokens=_MINIMUM[family],
+        read_multiplier=read,
+        midway_role=midway,
+        reasoning_bound=bound,
+    )

@@ -15,6 +15,7 @@ from ..rules import CacheRules
 from ..snapshot import Snapshot
 from ..tokens import TokenCounter
 from ..usage import Usage
+from .binding import Bindings
 from .checks_anthropic import check_anthropic
 from .checks_gemini import check_gemini, check_to_cache
 from .checks_openai import check_chat, check_responses
@@ -55,6 +56,7 @@ class Provider:
         self.contents = CachedContents(self.limits.contents)
         self._scopes = Scopes(rules, self.limits, overflow=overflow, counter=counter)
         self._fingerprints = Fingerprints(self.limits.fingerprints)
+        self._bindings = Bindings(self.limits.nodes)
         self._keep_bodies = keep_bodies
         self._numbers = 0
         self._lock = RLock()
@@ -80,6 +82,8 @@ class Provider:
         body = {**incoming.body, "model": incoming.model} if incoming.wire == "gemini" else incoming.body
         found = pieces(body, incoming.wire)
         _CHECKS[incoming.wire](body, found, scope.rules)
+        if scope.rules.reasoning_bound:
+            self._bindings.check(incoming.workspace, found)
         held = self._held(incoming, at)
         if held is not None:
             body = held.before(body)
@@ -261,6 +265,7 @@ class Provider:
         with self._lock:
             self._scopes.clear()
             self._fingerprints.clear()
+            self._bindings.clear()
             self.contents.clear()
             self.log.clear()
 

@@ -32,6 +32,13 @@ class _Checkpoint(NamedTuple):
     digest: bytes
 
 
+class _Known(NamedTuple):
+    """A checkpoint, and how often its history had been compacted until then."""
+
+    sent: _Checkpoint
+    compactions: int
+
+
 class _Sent(NamedTuple):
     """A body, and the dynamic texts announced with it. No request, which would keep its session alive."""
 
@@ -46,7 +53,7 @@ class _Line:
         self.session = ref(session)
         self.parent_id = session.parent_id
         self.family = session.family
-        self.checkpoints: dict[int, _Checkpoint] = {}
+        self.checkpoints: dict[int, _Known] = {}
         self.newest = _Sent(request.body, dynamic_wires(request))
 
 
@@ -54,7 +61,8 @@ class PrefixGuard:
     """Called with every observed request; collects in ``moves`` what did not begin with the request before it.
 
     A fork has to begin with what its parent had sent when it was made. After a move the baseline is set anew: one fault,
-    one entry. A model, tools or system text that change are moves too, planned or not.
+    one entry. A compaction that the session recorded begins a new line. A model, tools or system text that change are moves
+    too, planned or not.
 
     >>> PrefixGuard().take()
     []
@@ -97,22 +105,26 @@ class PrefixGuard:
                 self._sweep()
             self._lines[target.id] = _Line(target, request)
             if behind == 0:
-                self._lines[target.id].checkpoints[0] = _checkpoint(digests, self._head_length(request))
+                head = _checkpoint(digests, self._head_length(request))
+                self._lines[target.id].checkpoints[0] = _Known(head, _compactions(request))
         line = self._lines[target.id]
-        line.checkpoints[behind + 1] = _checkpoint(digests, len(digests) // _DIGEST_BYTES)
+        whole = _checkpoint(digests, len(digests) // _DIGEST_BYTES)
+        line.checkpoints[behind + 1] = _Known(whole, _compactions(request))
         line.newest = _Sent(request.body, dynamic_wires(request))
 
     def _compare(self, request: Request, made_by: Session, behind: int, digests: bytes) -> None:
         known = self._before(made_by, behind)
         if not known or any(
-            _checkpoint(digests, line.checkpoints[behind].blocks) == line.checkpoints[behind]
+            _checkpoint(digests, line.checkpoints[behind].sent.blocks) == line.checkpoints[behind].sent
+            or line.checkpoints[behind].compactions
+            != _compactions(request)  # planned, and the session says so
             for line in known
         ):
             return
         name = made_by.name or made_by.id
         older = known[0].newest
         found = difference(
-            _flat(older)[: known[0].checkpoints[behind].blocks],
+            _flat(older)[: known[0].checkpoints[behind].sent.blocks],
             _flat(_Sent(request.body, dynamic_wires(request))),
         )
         self.moves.append(
@@ -167,6 +179,10 @@ class PrefixGuard:
             else:
                 total += len(found)
         return total
+
+
+def _compactions(request: Request) -> int:
+    return request.placed.state.archive.compactions
 
 
 def _items(body: Mapping[str, Any]) -> list[tuple[str, Sequence[Any]]]:
