@@ -49,6 +49,10 @@ def place(session: Session, base: State, user: Message | None, dynamic: Dynamic 
     """
     segments = _segments(session, base, user, dynamic)
     wanted, notes = _choose(session, base, segments)
+    if wanted == "sticky" and segments and user is None and _says(base.tip.message) == "user":
+        user = Message(
+            "user", ()
+        )  # the text becomes a message of its own, behind the one that began the turn
     if wanted == "sticky" and segments and user is not None:
         pinned = any(segment.pinned for segment in segments)
         user, segments = _with_sticky(user, segments, base.turns), ()
@@ -85,6 +89,8 @@ def _segments(
 def _choose(
     session: Session, base: State, segments: tuple[Segment, ...]
 ) -> tuple[Placement, tuple[str, ...]]:
+    if segments and _thinks_of_all_before(session):
+        return "sticky", ("sticky: the model refuses its own thinking once the text before it has changed",)
     if session.placement != "auto" or not segments:
         return session.placement, ()
     turns = max(1, base.turns)
@@ -98,6 +104,18 @@ def _choose(
         tail_allowed=session.dialect.rules.tail_after_tool or calls == 1.0,
     )
     return choice, (note,)
+
+
+def _thinks_of_all_before(session: Session) -> bool:
+    """Whether replies hold thinking that is bound to every word before it."""
+    thinking = session.context.params.get("thinking")
+    asked = isinstance(thinking, Mapping) and thinking.get("type") not in (None, "disabled")
+    return asked and session.dialect.rules.reasoning_bound
+
+
+def _says(message: object) -> str | None:
+    """Who says a message, tool results aside."""
+    return message.role if isinstance(message, Message) and not message.tool_results else None
 
 
 def _turn(session: Session, state: State, wanted: Placement) -> Turn | None:
