@@ -8,7 +8,7 @@ import msgspec
 
 from .archive import Archive
 from .chain import Block, Node, root, walk
-from .context import Segment
+from .context import Segment, StableContext
 from .errors import PairingError
 from .frozen import FrozenDict
 from .layout import render_dynamic
@@ -43,10 +43,16 @@ class Anchor(msgspec.Struct, frozen=True):
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """The last request that went to the provider, and when, in seconds."""
+    """The last request that went to the provider, and when, in seconds.
+
+    ``context``, ``params`` of the request alone and ``epoch`` are those that it was sent with, as far as they are known.
+    """
 
     at: float
     snapshot: Snapshot
+    context: StableContext | None = None
+    params: Mapping[str, object] = FrozenDict()
+    epoch: int | None = None
 
 
 class Turn:

@@ -1,0 +1,279 @@
+"""The machinery behind ``session.reconcile``: what one session remembers of the host that it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from ..breaks import CacheBreak
+from ..context import Segment, dynamic_segments
+from ..errors import LLMBufferError, MessageError
+from ..frozen import FrozenDict
+from ..ledger import LedgerEntry
+from ..messages import Message
+from ..observing import Answer, Observation
+from ..placing import Placed
+from ..rebuilding import still_there
+from ..request import Request
+from ..state import State, Turn, attach, link
+from ..usage import Usage
+from .compacts import compacted
+from .given import Given
+from .heads import Heading
+from .history import Own, Windows
+from .hosts import DictHost, Host, Leaves, plain_message, readable
+from .instructions import Instructions, Read, Templates
+from .losses import lost_by
+from .plan import Change, Plan, takes_instructions
+from .policy import Policy
+from .recognition import Line, Match, matched, shared_length
+from .tooling import Toolbox, restriction
+
+if TYPE_CHECKING:
+    from ..placing import Dynamic
+    from ..session import Session
+
+__all__ = ["Reconciler", "reconciler_of"]
+
+_HOST = DictHost()
+
+
+def reconciler_of(session: Session, templates: Templates | None = None) -> Reconciler:
+    """The session's reconciler; made when it is first asked for."""
+    with session._lock:
+        found: Reconciler | None = getattr(session, "_reconciler", None)
+        if found is None:
+            found = session._reconciler = Reconciler(session, templates)
+        return found
+
+
+class Reconciler:
+    """Recognises what a host hands over to one session, and plans; used under the session's lock.
+
+    ``conversions`` counts the messages that were converted.
+    """
+
+    def __init__(self, session: Session, templates: Templates | None = None) -> None:
+        self.session = session
+        self.conversions = 0
+        self.lines: list[Line] = []  # the one that was used last comes first
+        self.toolbox = Toolbox()
+        self.templates = Templates() if templates is None else templates
+        self.instructions = Instructions(self.templates)
+        self.heading = Heading(session)
+        self.own = Own()
+        self.windows = Windows()
+        self.branched = False  # from another session, and not planned for yet
+        self._replied: tuple[State, Message, State] | None = (
+            None  # behind which state, what, and the state with it
+        )
+        self._pending: CacheBreak | None = None
+        self._changes: tuple[Change, ...] = ()
+        self._told: tuple[bytes, tuple[Segment, ...]] | None = None  # the turn, and its dynamic text
+        self._per_call = False
+
+    # Recognition
+
+    def depth(self, leaves: Sequence[Leaves]) -> int:
+        """How many messages of a prompt are known here; 0 without a common message of the user's."""
+        found = max((shared_length(line.leaves, leaves) for line in self.lines), default=0)
+        said = any(entry.message.role == "user" for line in self.lines[:1] for entry in line.entries[:found])
+        return found if said else 0
+
+    def look(self, leaves: Sequence[Leaves], items: Sequence[Any]) -> tuple[Line, Match]:
+        """The line that a prompt belongs to, and how it relates to it."""
+        line = self.lines[0] if self.lines else Line()
+        if shared_length(line.leaves, leaves) < len(line):
+            line = max(self.lines, key=lambda each: shared_length(each.leaves, leaves))
+        return line, matched(line, leaves, items)
+
+    def extended_by(self, depth: int) -> bool:
+        """Whether a prompt with so many messages in common goes on from all that the last one had."""
+        return any(len(line) == depth for line in self.lines)
+
+    def branch(self, line: Line, length: int) -> Session:
+        """A session that goes on from an earlier message of a line, with what is known of it."""
+        session = self.session.fork()
+        child = session._reconciler = Reconciler(session, self.templates)
+        child.lines, child.branched = [line.branch(length)], True
+        asked = child.lines[0].asked
+        session._state = replace(session._state, requests=asked[-1][1] if asked else 0)
+        return session
+
+    def plan(
+        self,
+        *,
+        tools: Sequence[Any] | None,
+        system: str | Sequence[str] | None,
+        messages: Sequence[Any],
+        dynamic: Dynamic | None,
+        params: Mapping[str, Any] | None,
+        host: Host | None,
+        policy: Policy,
+        marked: int,
+    ) -> Plan:
+        """See ``Session.reconcile``."""
+        host = _HOST if host is None else host
+        with self.session._lock:
+            offer = None if tools is None else self.toolbox.offer(tools, host)
+            texts = () if system is None else (system,) if isinstance(system, str) else tuple(system)
+            read = self.instructions.read(texts, policy)
+            extra = dict(params or {})
+            arguments, told = ({}, None) if offer is None else restriction(offer, self.session.dialect, extra)
+            segments = _together(dynamic, read, told)
+            prompt = Given(self, host, policy, messages)
+            moved = self.heading.change(
+                None if system is None else read.stable, offer, extra, planned=bool(read.changes)
+            )
+            self._changes += read.changes
+            placed = self._placed(prompt, segments, read, marked)
+            if prompt.own is not None:
+                placed = compacted(self, prompt, placed, host)
+            request = Request(
+                self.session, placed.state if placed.pending is None else _start(placed), placed, FrozenDict()
+            )
+            self._pending = request.moved = self._broken(prompt, request, moved)
+            return Plan(
+                self.session,
+                request,
+                relation=prompt.relation,
+                messages=tuple(prompt.objects()),
+                system=read.stable[0] if isinstance(system, str) else None if system is None else read.stable,
+                offer=offer,
+                arguments=arguments,
+                observed=lambda *seen: self._observed(prompt, host, *seen),
+                unknown=prompt.unknown,
+                kept=prompt.kept,
+                changes=read.changes,
+                notes=read.notes,
+            )
+
+    def _broken(self, given: Given, request: Request, head: CacheBreak | None) -> CacheBreak | None:
+        """What the host did to the prefix, unless a break before it is still waiting to be seen."""
+        found = lost_by(given.line_before, given.match, given.broken, request, head)
+        return self._pending if found is None else found
+
+    # Placement
+
+    def _placed(self, given: Given, segments: tuple[Segment, ...], read: Read, marked: int) -> Placed:
+        """The history of the request, with its dynamic text where it costs least among the places that it may stand in."""
+        now, tip = self.session._state, given.state
+        state = replace(
+            tip,
+            turn=None if tip.turn is None else Turn(tip.turn.user),
+            requests=given.requests(now.requests),
+            previous_tail=still_there(now.previous_tail, tip.tip),
+            response_id=now.response_id,
+            sent=now.sent,
+            archive=now.archive if given.own is None else given.archive,
+            given_marks=tip.given_marks + marked,
+        )
+        if not segments:
+            return Placed(state, None, (), None)
+        turn = self._turn(state, segments, learned=bool(read.changes))
+        return Placed(state, None, segments, None if turn is None else Turn(turn.user, segments))
+
+    def _turn(self, state: State, segments: tuple[Segment, ...], *, learned: bool) -> Turn | None:
+        """The turn whose user message takes the text; ``None`` for the end of the prompt.
+
+        In the turn's user message it is read again with every call of the turn. Where it was seen to change within a
+        turn, all that follows would be billed again, so it goes to the end where the provider takes it there.
+        """
+        turn, last = state.turn, state.tip.message
+        mark = b"" if turn is None else turn.user.node.digest
+        if self._told is not None and turn is not None and self._told[0] == mark:
+            self._per_call = self._per_call or learned or self._told[1] != segments
+        self._told = (mark, segments)
+        if turn is None or turn.user.node is state.tip:
+            return turn
+        after_tool = isinstance(last, Message) and bool(last.tool_results)
+        dialect = self.session.dialect
+        allowed = not after_tool or dialect.rules.tail_after_tool or takes_instructions(dialect)
+        at_end = allowed and (self._per_call or self.session.placement == "tail")
+        return None if at_end else turn
+
+    # What came of it
+
+    def _observed(
+        self, given: Given, host: Host, plan: Plan, response: Any, message: Any, usage: Usage | None
+    ) -> Observation:
+        session, request = self.session, plan.request
+        if message is not None and not isinstance(message, Message | Mapping):
+            message = _reply(host, message)
+        with session._lock:
+            answer = request.answer(response, message, usage=usage)
+            self._enter_changes(request)
+            seen = self._committed(request, answer)
+            self._pending = None
+            given.sent(request)
+            if answer.reply is not None and seen.message is not None:
+                self._replied = (given.state, answer.reply, session._state)
+            return seen
+
+    def _enter_changes(self, request: Request) -> None:
+        """Enter the slots that moved: a planned break, recorded and never an alarm."""
+        session = self.session
+        for change in self._changes:
+            session._epoch += 1
+            session.ledger.add(
+                LedgerEntry(at=request.at, epoch=session._epoch, kind="moved", reason=change.reason)
+            )
+        self._changes = ()
+
+    def _committed(self, request: Request, answer: Answer) -> Observation:
+        """Go on with the reply; one that cannot follow what the host sent is left out, and what was paid counts."""
+        session, before = self.session, self.session._state
+        session._state = request.base
+        try:
+            return session.commit(request, answer)
+        except MessageError:
+            return session.commit(request, replace(answer, reply=None))
+        except BaseException:
+            session._state = before
+            raise
+
+    # Used by the history
+
+    def converted(self, host: Host, item: Any, leaves: Leaves) -> tuple[Message, bool]:
+        """One new object as a message, and whether it could be read."""
+        self.conversions += 1
+        return readable(host, item, leaves)
+
+    def linked(self, state: State, message: Message) -> tuple[State, Message, bool]:
+        """The state with one more message, and the message; one that the dialect cannot send counts by its text."""
+        session, replied = self.session, self._replied
+        if replied is not None and replied[0] is state and replied[1] == message:
+            return replied[2], message, True
+        try:
+            new = link(state, message, session.dialect, session.counter, paired=False)
+            return attach(state, new, session.dialect), message, True
+        except LLMBufferError:
+            told = plain_message((message.text or message.role,))
+            new = link(state, told, session.dialect, session.counter, paired=False)
+            return attach(state, new, session.dialect), told, False
+
+
+def _together(dynamic: Dynamic | None, read: Read, told: Segment | None) -> tuple[Segment, ...]:
+    """All dynamic text of a request, each by a name of its own."""
+    given = () if dynamic is None else dynamic_segments(dynamic)
+    out: dict[str, Segment] = {}
+    for segment in (*read.moved, *given, *(() if told is None else (told,))):
+        name, number = segment.name, 1
+        while name in out:
+            number += 1
+            name = f"{segment.name}, {number}"
+        out[name] = segment if name == segment.name else Segment(name, segment.content, level="turn")
+    return tuple(out.values())
+
+
+def _reply(host: Host, item: Any) -> Message | None:
+    try:
+        return host.to_message(item)
+    except LLMBufferError:
+        return None
+
+
+def _start(placed: Placed) -> State:
+    return placed.state if placed.start is None else placed.start

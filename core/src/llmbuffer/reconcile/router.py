@@ -1,0 +1,183 @@
+"""Which session a prompt belongs to: by its key, or by what it begins with."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from threading import RLock
+from typing import TYPE_CHECKING, Any
+
+from ..errors import MessageError
+from .hosts import DictHost, Host, Leaves
+from .instructions import Templates
+from .plan import Plan
+from .policy import Policy, chosen
+from .reconciler import reconciler_of
+
+if TYPE_CHECKING:
+    from ..placing import Dynamic
+    from ..session import Session
+
+__all__ = ["Router"]
+
+_Key = tuple[
+    str | None, str | None, int
+]  # conversation, member, and a number where nobody named the conversation
+
+
+class Router:
+    """Keeps a session for each conversation of one wrapped model, each a fork of ``session``; thread-safe.
+
+    ``limit`` sessions are kept, the one that was used longest ago goes first. ``convert`` and ``policy`` are those of
+    ``Session.reconcile``. What the conversations of one member taught about slots serves those that begin later.
+
+    Raises ``MessageError`` for a limit below 1.
+
+    >>> from llmbuffer import Session, StableContext
+    >>> router = Router(Session(StableContext("gpt-5.5")))
+    >>> one = router.reconcile(messages=[{"role": "user", "content": "Hello"}])
+    >>> other = router.reconcile(messages=[{"role": "user", "content": "Good morning"}])
+    >>> one.session is other.session, len(router)
+    (False, 2)
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        limit: int = 1024,
+        convert: Host | None = None,
+        policy: Policy | None = None,
+    ) -> None:
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise MessageError(f"limit is {limit!r}: give a number of sessions, from 1 on")
+        self._origin, self._limit = session, limit
+        self._host: Host = DictHost() if convert is None else convert
+        self._policy = Policy() if policy is None else policy
+        self._sessions: OrderedDict[_Key, Session] = OrderedDict()
+        self._first: dict[Leaves, list[_Key]] = {}
+        self._begins: dict[_Key, Leaves] = {}
+        self._templates: dict[str | None, Templates] = {}
+        self._number = 0
+        self._lock = RLock()
+
+    def reconcile(
+        self,
+        *,
+        messages: Sequence[Any],
+        conversation: str | None = None,
+        member: str | None = None,
+        tools: Sequence[Any] | None = None,
+        system: str | Sequence[str] | None = None,
+        dynamic: Dynamic | None = None,
+        params: Mapping[str, Any] | None = None,
+        marked: int = 0,
+        **options: Any,
+    ) -> Plan:
+        """The plan of the session that the prompt belongs to; see ``Session.reconcile``.
+
+        With ``conversation`` it is the one of that name (and of ``member``, an agent among several). Without, it is the one
+        with the longest beginning in common, and a new one where no message of a user's is common; a branch off a known
+        conversation gets a session of its own. Raises ``MessageError`` for ``history="ours"`` without a conversation.
+        """
+        policy = chosen(self._policy, options, conversation)
+        with self._lock:
+            if conversation is not None:
+                session = self.session(conversation, member)
+            else:
+                session = self._found(messages, member)
+            return reconciler_of(session).plan(
+                tools=tools,
+                system=system,
+                messages=messages,
+                dynamic=dynamic,
+                params=params,
+                host=self._host,
+                policy=policy,
+                marked=marked,
+            )
+
+    def session(self, conversation: str, member: str | None = None) -> Session:
+        """The session of a conversation (and member); a new one where there is none."""
+        with self._lock:
+            key = (conversation, member, 0)
+            found = self._sessions.get(key)
+            if found is None:
+                found = self._enter(key, self._origin.fork(member or conversation))
+            self._sessions.move_to_end(key)
+            return found
+
+    def forget(self, conversation: str, member: str | None = None) -> bool:
+        """Let go of a conversation, or of one member's part in it; whether there was any."""
+        with self._lock:
+            gone = [
+                key
+                for key in self._sessions
+                if key[0] == conversation and (member is None or key[1] == member)
+            ]
+            for key in gone:
+                self._drop(key)
+            return bool(gone)
+
+    def reset(self) -> None:
+        """Let go of all conversations, and of what was learned."""
+        with self._lock:
+            self._sessions.clear()
+            self._first.clear()
+            self._begins.clear()
+            self._templates.clear()
+
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """The sessions that are kept, the one used longest ago first."""
+        with self._lock:
+            return tuple(self._sessions.values())
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def _found(self, messages: Sequence[Any], member: str | None) -> Session:
+        leaves = [self._host.leaves(item) for item in messages]
+        best: tuple[int, _Key] | None = None
+        for key in reversed(self._first.get(leaves[0], []) if leaves else []):
+            known = reconciler_of(self._sessions[key])
+            depth = known.depth(leaves) if key[1] == member else 0
+            if depth and (best is None or depth > best[0]):
+                best = (depth, key)
+                if depth == len(leaves) or known.extended_by(depth):
+                    break
+        if best is None:
+            return self._begun(member, leaves, self._origin.fork(member))
+        key = best[1]
+        known = reconciler_of(self._sessions[key])
+        line, match = known.look(leaves, messages)
+        if match.relation == "forked":
+            return self._begun(member, leaves, known.branch(line, match.same))
+        self._sessions.move_to_end(key)
+        return self._sessions[key]
+
+    def _begun(self, member: str | None, leaves: Sequence[Leaves], session: Session) -> Session:
+        self._number += 1
+        key = (None, member, self._number)
+        if leaves:
+            self._begins[key] = leaves[0]
+            self._first.setdefault(leaves[0], []).append(key)
+        return self._enter(key, session)
+
+    def _enter(self, key: _Key, session: Session) -> Session:
+        self._sessions[key] = session
+        reconciler_of(session, self._templates.setdefault(key[1], Templates()))
+        while len(self._sessions) > self._limit:
+            self._drop(next(iter(self._sessions)))
+        return session
+
+    def _drop(self, key: _Key) -> None:
+        del self._sessions[key]
+        begins = self._begins.pop(key, None)
+        if begins is not None:
+            self._first[begins].remove(key)
+            if not self._first[begins]:
+                del self._first[begins]
+
+    def __repr__(self) -> str:
+        return f"Router(sessions={len(self._sessions)}, limit={self._limit})"
