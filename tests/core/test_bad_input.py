@@ -10,19 +10,15 @@ from typing import Any
 import pytest
 
 from llmbuffer import (
-    DialectError,
-    EncodingError,
     File,
     FrozenError,
     Image,
     LLMBufferError,
-    LoopError,
     LossyError,
     Message,
     MessageError,
     Opaque,
     PairingError,
-    PlacementError,
     Segment,
     Session,
     StableContext,
@@ -30,9 +26,9 @@ from llmbuffer import (
     Tool,
     ToolCall,
     ToolResult,
-    UnknownDialectError,
     Usage,
 )
+from llmbuffer.errors import DialectError, EncodingError, LoopError, PlacementError, UnknownDialectError
 from llmbuffer.tokens import EstimateCounter
 
 MODELS = {"gpt-5.5": "openai", "gpt-5.6": "openai", "claude-sonnet-5.5": "anthropic"}

@@ -16,7 +16,6 @@ from tests.loopback import Said, anthropic_raw, anthropic_whole, loopback
 from tests.scripted_session import client_of
 
 from llmbuffer import (
-    DialectError,
     File,
     Image,
     LossyError,
@@ -35,6 +34,7 @@ from llmbuffer import (
 from llmbuffer.dialects.anthropic import Anthropic
 from llmbuffer.dialects.anthropic_blocks import from_message, to_blocks, to_message
 from llmbuffer.dialects.anthropic_stream import MessageAccumulator
+from llmbuffer.errors import DialectError
 
 DIALECT = Anthropic().bind("claude-sonnet-5.5")
 PLAIN = Anthropic().bind("claude-sonnet-4.5")  # takes no instructions between messages

@@ -22,17 +22,7 @@ from openai.types.responses import Response
 from tests.loopback import Said, anthropic_raw, anthropic_whole, openai_chunks, openai_whole
 from tests.responses_wire import responses_raw, responses_whole
 
-from llmbuffer import (
-    CacheRules,
-    DialectError,
-    LLMBufferError,
-    LossyError,
-    Message,
-    Text,
-    Tool,
-    ToolCall,
-    Usage,
-)
+from llmbuffer import CacheRules, LLMBufferError, LossyError, Message, Text, Tool, ToolCall, Usage
 from llmbuffer.dialects.anthropic import Anthropic
 from llmbuffer.dialects.deepseek import DeepSeek
 from llmbuffer.dialects.gemini import Gemini
@@ -40,6 +30,7 @@ from llmbuffer.dialects.llamacpp import LlamaCpp
 from llmbuffer.dialects.openai_chat import OpenAIChat
 from llmbuffer.dialects.openai_responses import OpenAIResponses
 from llmbuffer.dialects.vllm import Vllm
+from llmbuffer.errors import DialectError
 from llmbuffer.frozen import FrozenDict, FrozenList, freeze
 from llmbuffer.plugins import plugins
 from llmbuffer.rules import Draft, Event, Rendered

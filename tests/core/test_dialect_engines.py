@@ -22,7 +22,6 @@ from tests.loopback import Said, loopback, openai_whole
 
 from llmbuffer import (
     Dialect,
-    DialectError,
     FrozenError,
     LLMBufferError,
     Message,
@@ -42,6 +41,7 @@ from llmbuffer.dialects.openai_chat import OpenAIChat
 from llmbuffer.dialects.server_counter import ServerCounter
 from llmbuffer.dialects.vllm import Vllm
 from llmbuffer.engine import EngineServer, write_tiny_model
+from llmbuffer.errors import DialectError
 from llmbuffer.prices import price_for
 from llmbuffer.replay.agreement import dialect_of
 from llmbuffer.rules import CacheRules

@@ -20,7 +20,6 @@ from tests.gemini_wire import GeminiServer, chunks, gemini_server, usage_of, who
 from tests.loopback import Failure, Said
 
 from llmbuffer import (
-    DialectError,
     File,
     Image,
     LossyError,
@@ -42,7 +41,7 @@ from llmbuffer.dialects.gemini import Gemini
 from llmbuffer.dialects.gemini_parts import from_message, from_parts, to_message, to_parts
 from llmbuffer.dialects.gemini_rules import rules_for
 from llmbuffer.dialects.gemini_stream import ReplyAccumulator, response_fields
-from llmbuffer.errors import FrozenError
+from llmbuffer.errors import DialectError, FrozenError
 from llmbuffer.prices import price_for
 from llmbuffer.tokens import EstimateCounter
 

@@ -16,7 +16,6 @@ from tests.loopback import Said, loopback, openai_chunks, openai_whole
 from tests.scripted_session import client_of
 
 from llmbuffer import (
-    DialectError,
     File,
     Image,
     LossyError,
@@ -36,6 +35,7 @@ from llmbuffer import (
 )
 from llmbuffer.dialects.openai_chat import OpenAIChat
 from llmbuffer.dialects.openai_stream import ChatAccumulator
+from llmbuffer.errors import DialectError
 from llmbuffer.rules import CacheRules
 
 OLD, NEW = OpenAIChat().bind("gpt-5.5"), OpenAIChat().bind("gpt-5.6")

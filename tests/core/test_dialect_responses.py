@@ -19,7 +19,6 @@ from tests.responses_wire import call_item, message_item, responses_raw, respons
 from tests.scripted_session import client_of
 
 from llmbuffer import (
-    DialectError,
     File,
     Image,
     LossyError,
@@ -42,6 +41,7 @@ from llmbuffer.dialects.openai_items import NAME, to_items
 from llmbuffer.dialects.openai_output import from_items, from_output, to_input
 from llmbuffer.dialects.openai_responses import OpenAIResponses
 from llmbuffer.dialects.responses_stream import ResponseAccumulator
+from llmbuffer.errors import DialectError
 from llmbuffer.frozen import FrozenDict, FrozenList
 from llmbuffer.rules import CacheRules, Diagnosis, Draft
 

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.fanning import MODELS, RULES, client_of, cold, fanned, meeting, run, session_of, tasks
 
-from llmbuffer import LoopError, Message, MessageError, Session, StableContext, ToolResult, Usage
-from llmbuffer.errors import BudgetError, LimitError
+from llmbuffer import Message, MessageError, Session, StableContext, ToolResult, Usage
+from llmbuffer.errors import BudgetError, LimitError, LoopError
 from llmbuffer.fanout import Budget, FanOutEvent, Results, Retry, Task, afan_out, fan_out, fan_out_events
 from llmbuffer.simulate import Asked, Call, ProviderServer, Reply, SimulatedRequest
 from llmbuffer.testing import FakeClock

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from llmbuffer import Ledger, Lookup, Message, Price, Session, StableContext, Usage
+from llmbuffer import Ledger, Message, Price, Session, StableContext, Usage
 from llmbuffer.breaks import CacheBreak, diagnose
+from llmbuffer.cache import Lookup
 from llmbuffer.dialects.openai_rules import rules_for
 from llmbuffer.ledger import LedgerEntry
 from llmbuffer.prices import price_for

@@ -21,11 +21,9 @@ from tests.loopback import Failure, Said, loopback
 from tests.scripted_session import MODELS, client_of
 
 from llmbuffer import (
-    DialectError,
     FrozenError,
     Image,
     LLMBufferError,
-    LoopError,
     Message,
     Observation,
     Opaque,
@@ -36,6 +34,7 @@ from llmbuffer import (
     ToolCall,
     ToolResult,
 )
+from llmbuffer.errors import DialectError, LoopError
 from llmbuffer.rules import Event
 
 TOOLS = [{"name": name, "parameters": {"type": "object"}} for name in ("add", "look_up", "fail")]

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from llmbuffer import PluginError, Session, StableContext, UnknownDialectError, get_dialect
+from llmbuffer import Session, StableContext, get_dialect
 from llmbuffer.dialects.openai_chat import OpenAIChat
+from llmbuffer.errors import PluginError, UnknownDialectError
 from llmbuffer.hookspecs import Register, hookimpl
 from llmbuffer.plugins import Plugins
 from llmbuffer.rules import CacheRules

@@ -11,9 +11,10 @@ import openai
 import pytest
 from tests.loopback import Said, loopback
 
-from llmbuffer import LoopError, Message, PairingError, Session, StableContext, ToolCall, Usage
+from llmbuffer import Message, PairingError, Session, StableContext, ToolCall, Usage
 from llmbuffer.dialects.anthropic import TOOL_RUNS, Anthropic
 from llmbuffer.dialects.openai_chat import OpenAIChat
+from llmbuffer.errors import LoopError
 from llmbuffer.rules import Diagnosis
 from llmbuffer.testing import FakeClock
 from llmbuffer.tokens import EstimateCounter

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from llmbuffer import CacheModel, CacheRules, Lookup, Message, Session, StableContext, ToolCall, ToolResult
+from llmbuffer import CacheRules, Message, Session, StableContext, ToolCall, ToolResult
+from llmbuffer.cache import CacheModel, Lookup
 from llmbuffer.chain import Block, Node, root
 from llmbuffer.dialects.anthropic import Anthropic
 from llmbuffer.dialects.deepseek import DeepSeek

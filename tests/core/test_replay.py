@@ -13,16 +13,9 @@ from typing import Any
 
 import pytest
 
-from llmbuffer import (
-    CacheRules,
-    LLMBufferError,
-    Message,
-    Price,
-    ReplayError,
-    UnknownDialectError,
-    UnknownModelError,
-)
+from llmbuffer import CacheRules, LLMBufferError, Message, Price
 from llmbuffer.dialects.openai_chat import OpenAIChat
+from llmbuffer.errors import ReplayError, UnknownDialectError, UnknownModelError
 from llmbuffer.replay import (
     Agent,
     Agreement,

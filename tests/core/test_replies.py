@@ -19,8 +19,8 @@ import anyio
 import openai
 import pytest
 
-from llmbuffer import LoopError, Message, Observation, Session, StableContext, Usage
-from llmbuffer.errors import StoreError
+from llmbuffer import Message, Observation, Session, StableContext, Usage
+from llmbuffer.errors import LoopError, StoreError
 from llmbuffer.finishing import is_complete
 from llmbuffer.replies import Replies, is_deterministic, reply_key
 from llmbuffer.simulate import Asked, Call, ProviderServer, Reply

@@ -14,7 +14,6 @@ from llmbuffer import (
     Message,
     MessageError,
     PairingError,
-    PlacementError,
     Segment,
     Session,
     StableContext,
@@ -23,6 +22,7 @@ from llmbuffer import (
     Usage,
 )
 from llmbuffer.dialects.openai_chat import OpenAIChat
+from llmbuffer.errors import PlacementError
 from llmbuffer.rules import CacheRules
 
 TOOL = {

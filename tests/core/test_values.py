@@ -12,19 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbuffer import (
-    EncodingError,
-    Message,
-    MessageError,
-    Opaque,
-    Segment,
-    StableContext,
-    Text,
-    Tool,
-    ToolCall,
-    Usage,
-)
+from llmbuffer import Message, MessageError, Opaque, Segment, StableContext, Text, Tool, ToolCall, Usage
 from llmbuffer.context import dynamic_segments
+from llmbuffer.errors import EncodingError
 from llmbuffer.frozen import FrozenDict, FrozenList, canonical_json, freeze, wire_json
 from llmbuffer.messages import canonical
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from llmbuffer import CacheModel, CacheRules
+from llmbuffer import CacheRules
+from llmbuffer.cache import CacheModel
 from llmbuffer.chain import Block, root
 from llmbuffer.engine import EngineServer
 from llmbuffer.snapshot import Snapshot

@@ -30,16 +30,7 @@ from tests.benchmarks.engine import (
 )
 from tests.engine.conftest import PREFIX
 
-from llmbuffer import (
-    DialectError,
-    LLMBufferError,
-    Message,
-    Session,
-    StableContext,
-    ToolCall,
-    ToolResult,
-    Usage,
-)
+from llmbuffer import LLMBufferError, Message, Session, StableContext, ToolCall, ToolResult, Usage
 from llmbuffer.dialects.llamacpp import LlamaCpp
 from llmbuffer.dialects.llamacpp_slots import (
     abroadcast_slot,
@@ -53,6 +44,7 @@ from llmbuffer.dialects.llamacpp_slots import (
 )
 from llmbuffer.dialects.server_counter import ServerCounter
 from llmbuffer.engine import EngineServer, write_tiny_model
+from llmbuffer.errors import DialectError
 from llmbuffer.tokens import EstimateCounter
 
 SLACK = 16  # tokens: the end of a message and the beginning of the next

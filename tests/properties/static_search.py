@@ -13,7 +13,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 from tests.properties.workloads import Sent, Workload
 
-from llmbuffer import CacheModel
+from llmbuffer.cache import CacheModel
 from llmbuffer.snapshot import MarkAt, Snapshot
 
 Choice = tuple[str, ...]

@@ -10,7 +10,8 @@ from tests.properties import naive
 from tests.properties.naive import Sent, Unit
 from tests.properties.naive_cache import NaiveCache
 
-from llmbuffer import CacheModel, CacheRules, Message
+from llmbuffer import CacheRules, Message
+from llmbuffer.cache import CacheModel
 from llmbuffer.chain import Block, Node, root, walk
 from llmbuffer.snapshot import Insert, MarkAt, Snapshot, relation
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from llmbuffer import (
-    CacheModel,
     Message,
     PairingError,
     Segment,
@@ -16,6 +15,7 @@ from llmbuffer import (
     ToolResult,
     Usage,
 )
+from llmbuffer.cache import CacheModel
 from llmbuffer.snapshot import MarkAt, Snapshot, relation
 from llmbuffer.testing import FakeClock, reply
 

@@ -17,19 +17,9 @@ from tests.properties.lines import Asked, Dynamic, Line
 from tests.properties.naive_cache import NaiveCache
 from tests.properties.wires import KINDS, TEXTS, TOOLS, Wire, message_of
 
-from llmbuffer import (
-    CacheRules,
-    Message,
-    PairingError,
-    PlacementError,
-    Request,
-    Segment,
-    Session,
-    StableContext,
-    Text,
-    Usage,
-)
+from llmbuffer import CacheRules, Message, PairingError, Request, Segment, Session, StableContext, Text, Usage
 from llmbuffer.dialects.anthropic import Anthropic
+from llmbuffer.errors import PlacementError
 from llmbuffer.observing import WATCHERS
 from llmbuffer.snapshot import relation as relation_of
 from llmbuffer.testing import FakeClock

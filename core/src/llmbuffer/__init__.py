@@ -6,26 +6,19 @@ instead of rebuilding them, and says what broke when a cache is missed.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from . import errors
 from .breaks import CacheBreak
-from .cache import CacheModel, Lookup
 from .context import CacheKey, Segment, StableContext
 from .errors import (
-    DialectError,
-    EncodingError,
+    ConflictError,
     FrozenError,
+    HookError,
     LLMBufferError,
-    LoopError,
     LossyError,
     MessageError,
     PairingError,
-    PlacementError,
-    PluginError,
-    PriceError,
-    ReplayError,
-    UnknownDialectError,
-    UnknownModelError,
 )
 from .forecast import Forecast
 from .ledger import Ledger
@@ -41,48 +34,83 @@ from .tokens import TokenCounter
 from .tools import Tool
 from .usage import Usage
 
+if TYPE_CHECKING:
+    from .compaction import (
+        ClipToolOutput,
+        Compaction,
+        DropReasoning,
+        ElideToolResults,
+        Summarizer,
+        Truncator,
+    )
+    from .explaining import explain
+    from .fanout import fan_out
+    from .graph import TaskGraph
+    from .store import open_store
+    from .team import Member, Team
+
 __all__ = [
     "CacheBreak",
     "CacheKey",
-    "CacheModel",
     "CacheRules",
+    "ClipToolOutput",
+    "Compaction",
+    "ConflictError",
     "Dialect",
-    "DialectError",
-    "EncodingError",
+    "DropReasoning",
+    "ElideToolResults",
     "File",
     "Forecast",
     "FrozenError",
+    "HookError",
     "Image",
     "LLMBufferError",
     "Ledger",
-    "Lookup",
-    "LoopError",
     "LossyError",
+    "Member",
     "Message",
     "MessageError",
     "Observation",
     "Opaque",
     "PairingError",
-    "PlacementError",
-    "PluginError",
     "Price",
-    "PriceError",
     "Reasoning",
-    "ReplayError",
     "Request",
     "Segment",
     "Session",
     "StableContext",
+    "Summarizer",
+    "TaskGraph",
+    "Team",
     "Text",
     "TokenCounter",
     "Tool",
     "ToolCall",
     "ToolResult",
-    "UnknownDialectError",
-    "UnknownModelError",
+    "Truncator",
     "Usage",
+    "explain",
+    "fan_out",
     "get_dialect",
+    "open_store",
 ]
+
+
+# Side rooms and hooks, loaded when first asked for: the request path gets along without them.
+_LATER = {
+    "ClipToolOutput": "compaction",
+    "Compaction": "compaction",
+    "DropReasoning": "compaction",
+    "ElideToolResults": "compaction",
+    "Member": "team",
+    "Summarizer": "compaction",
+    "TaskGraph": "graph",
+    "Team": "team",
+    "Truncator": "compaction",
+    "explain": "explaining",
+    "fan_out": "fanout",
+    "open_store": "store",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -90,4 +118,10 @@ def __getattr__(name: str) -> Any:
         from importlib import metadata
 
         return metadata.version("llmbuffer")
+    if name in _LATER:
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    if name.endswith("Error") and name in errors.__all__:
+        return getattr(errors, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
