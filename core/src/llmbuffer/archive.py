@@ -24,7 +24,8 @@ class Archive(msgspec.Struct, frozen=True):
     """Frozen; forks share it.
 
     ``newest`` begins the list of originals, ``pins`` are messages that stay, ``documents`` those by key; ``compactions``
-    counts the planned breaks of this history, and below ``ask_at`` tokens another one need not be thought about.
+    counts the planned breaks of this history, ``removed`` the tokens that they took out of it, and below ``ask_at`` tokens
+    another one need not be thought about.
 
     >>> archive = Archive().keeping({"ab12": (Message("user", "hi"),)})
     >>> archive.original("ab12"), archive.original("cd34")
@@ -36,6 +37,7 @@ class Archive(msgspec.Struct, frozen=True):
     documents: tuple[Document, ...] = ()
     compactions: int = 0
     ask_at: int = 0
+    removed: int = 0
 
     def originals(self, since: Original | None = None) -> Iterator[Original]:
         """What was kept after ``since`` (default: everything), the newest first."""

@@ -26,6 +26,7 @@ class _Cache(Protocol):
     def commit(self, snapshot: Snapshot, at: float, visible: float) -> Lookup: ...
     def commit_output(self, snapshot: Snapshot, at: float) -> None: ...
     def reveal(self, snapshot: Snapshot, at: float) -> None: ...
+    def live_for(self, ttl: float) -> None: ...
 
 
 _KINDS: dict[str, Callable[[CacheRules, int | None, Callable[[str], int] | None], _Cache]] = {
@@ -73,6 +74,10 @@ class CacheModel:
         if visible_at is None or self.rules.visible_after == "request":
             visible_at = at
         return self._cache.commit(snapshot, at, visible_at)
+
+    def live_for(self, ttl: float) -> None:
+        """From now on, entries of the short lifetime live ``ttl`` seconds, whatever the rules say: it was observed so."""
+        self._cache.live_for(ttl)
 
     def reveal(self, snapshot: Snapshot, at: float) -> None:
         """What the request wrote can be read from ``at`` on; ``snapshot`` is the object that was committed."""

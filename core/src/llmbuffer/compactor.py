@@ -125,7 +125,7 @@ class Compactor:
             prompt=prompt,
             new=max(0, prompt - known),
             protected=min(prompt, behind + _newest(state)),
-            growth=state.tip.end / max(1, state.requests),
+            growth=max(0, state.tip.end + state.archive.removed) / max(1, state.requests),
             remaining=self._remaining(session, state),
             idle=None if sent is None else max(0.0, session.clock() - sent.at),
             ttl=rules.ttl,
@@ -207,6 +207,8 @@ class Compactor:
         while True:
             offered = self._smallest(candidates) if asked else candidates
             cuts = {candidate.cut(look.behind): candidate for candidate in reversed(offered)}
+            if asked:  # what is left is done, whether the next request fits or not
+                cuts = {replace(cut, last_resort=False): candidate for cut, candidate in cuts.items()}
             decision = decide(replace(look.outlook, cuts=tuple(cuts)))
             chosen = _chosen(decision, cuts)
             if chosen is None or not (decision.compact or asked):
@@ -220,6 +222,7 @@ class Compactor:
     def _smallest(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
         """Those that reach the target, whatever they cost; the smallest one if none does."""
         fitting = [each for each in candidates if each.kept + each.left <= self.compaction.target]
+        fitting = [each for each in fitting if not each.last_resort] or fitting
         return fitting or sorted(candidates, key=lambda each: each.kept + each.left)[:1]
 
     def _made(
@@ -273,6 +276,7 @@ class Compactor:
             told.keeping(made.originals(messages)),
             compactions=told.compactions + 1,
             ask_at=0,
+            removed=told.removed + state.tip.end - core.tip.end,
             pins=_pins(told.pins, messages),
             documents=made.documents if chosen.actions[0] == "consolidate" else told.documents,
         )

@@ -17,6 +17,7 @@
     │   ├── RunHeldError                a run that another process holds
     │   ├── TaskError                   a task that failed, or was skipped because another one did
     │   └── UnknownTaskError (LookupError)
+    ├── LedgerError (ValueError)        a question that no ledger and no advice can answer
     ├── LimitError (ValueError)         a limit or a retry policy that makes no sense
     ├── LoopError                       a turn that cannot begin or does not end
     ├── PlacementError (ValueError)     dynamic content that cannot be placed as asked
@@ -29,6 +30,7 @@
     ├── HookError                       a compaction hook whose result cannot be used
     ├── OriginalError (LookupError)     an original that no compaction of this session replaced
     ├── ReplayError (ValueError)        a recording that cannot be read
+    ├── ReportError (ValueError)        a run or a log that no report can be made of
     └── StoreError                      a store that cannot be opened, read or written
         ├── ConflictError               another writer moved the session on
         ├── CapabilityError             an act that the principal may not do
@@ -60,6 +62,7 @@ __all__ = [
     "GraphFileError",
     "HookError",
     "LLMBufferError",
+    "LedgerError",
     "LimitError",
     "LoopError",
     "LossyError",
@@ -71,6 +74,7 @@ __all__ = [
     "PolicyError",
     "PriceError",
     "ReplayError",
+    "ReportError",
     "RunHeldError",
     "SealError",
     "StoreError",
@@ -180,6 +184,10 @@ class TaskError(GraphError):
         self.key, self.run = key, run
 
 
+class LedgerError(LLMBufferError, ValueError):
+    """A question that no ledger, and no advice from what was observed, can answer."""
+
+
 class LimitError(LLMBufferError, ValueError):
     """A limit or a retry policy that makes no sense, or that needs a package which is not installed."""
 
@@ -237,6 +245,10 @@ class OriginalError(LLMBufferError, LookupError):
 
 class ReplayError(LLMBufferError, ValueError):
     """A recording that cannot be read; the message names file and line."""
+
+
+class ReportError(LLMBufferError, ValueError):
+    """A run or a log that no report can be made of; the message names what was found."""
 
 
 class StoreError(LLMBufferError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -324,12 +324,16 @@ class BreakDetector:
         usage: Usage | None = None,
         agent: str | None = None,
         visible_at: float | None = None,
+        planned: Literal["compacted", "thawed"] | None = None,
     ) -> CacheBreak | None:
         """The break of this request against the one before it in its conversation, and remember it: one fault, one alarm.
 
         ``at`` is when it was sent, in seconds; ``visible_at`` when its first token came (default: at once); ``usage`` what
         the provider reported; ``agent`` names the conversation where the log knows it. Otherwise it is the one whose
-        messages this request has most of. Raises ``MessageError`` for what is no request body; nothing is remembered then.
+        messages this request has most of. ``planned`` declares that the prefix was moved on purpose: the break has that cause
+        then, and is no alarm. Work is proportional to the length of the body: what a log holds has to be read to be compared.
+
+        Raises ``MessageError`` for what is no request body; nothing is remembered then.
         """
         reader, caches = self._opened(body)
         prompt = reader.read(body)
@@ -345,7 +349,10 @@ class BreakDetector:
         if known is None or known.reader.wire != reader.wire:
             return None
         bound = tolerance(reader.rules, known.kept)
-        return _broken(reader, known.prompt, prompt, known.kept, lookup, usage, threshold=bound)
+        found = _broken(reader, known.prompt, prompt, known.kept, lookup, usage, threshold=bound)
+        if found is None or planned is None:
+            return found
+        return msgspec.structs.replace(found, cause=planned, fix=FIXES[planned], confidence=1.0)
 
     def _opened(self, body: Mapping[str, Any]) -> tuple[_Reader, RoutedCaches]:
         key = (wire_of(body), str(body.get("model", "")))

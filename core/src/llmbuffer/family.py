@@ -5,21 +5,27 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from .cache import CacheModel, Lookup
 from .context import StableContext
 from .layout import DEFAULT_SHARING, Head, Sharing, render_head
+from .lifetime import Lifetime
 from .prices import Price, price_for
 from .rules import Dialect
 from .snapshot import Snapshot
 from .tokens import Calibration, TokenCounter
 from .turns import DynamicCounter, TurnTier
 
+if TYPE_CHECKING:
+    from .request import Request
+
 __all__ = ["Family"]
 
 _REMEMBERED = 128  # cache entries: the tips of recent requests and the marks that they share
 _RECENT = 64  # requests whose times are known; rates count them by the minute
+_OPEN = 64  # requests that may be under way, the newest
 _KEYS = 256  # routing keys beside one's own; what was used longest ago goes first
 
 
@@ -29,7 +35,9 @@ class Family:
     __slots__ = (
         "_caches",
         "_calibrations",
+        "_lifetimes",
         "_lock",
+        "_open",
         "_prices",
         "_routed",
         "clock",
@@ -57,6 +65,8 @@ class Family:
         self.routing_key = routing_key
         self._lock = Lock()
         self._caches: list[CacheModel] = []
+        self._lifetimes: list[Lifetime] = []  # one for each cache
+        self._open: deque[ref[Request]] = deque(maxlen=_OPEN)
         self._calibrations: dict[str, Calibration] = {}
         self._prices: dict[str, Price | None] = {}
         self.turns = TurnTier()
@@ -99,6 +109,36 @@ class Family:
         with self._lock:
             self._cache(dialect).commit_output(snapshot, at)
 
+    def opened(self, request: Request) -> None:
+        """Somebody is about to send the request."""
+        with self._lock:
+            self._open.append(ref(request))
+
+    def under_way(self) -> list[Request]:
+        """The requests that were opened last and have not begun to be answered, the newest first."""
+        with self._lock:
+            alive = [request for each in reversed(self._open) if (request := each()) is not None]
+        return [request for request in alive if not request.observed and request.sent is None]
+
+    def learn(self, dialect: Dialect, lookup: Lookup, read_tokens: int, at: float) -> None:
+        """Learn how long this cache keeps entries, from the tokens read by a request that was just entered.
+
+        The pause is the time since any request of the family: another one may have refreshed what this one read.
+        """
+        with self._lock:
+            earlier = [time for time in self.recent if time < at]
+            if not earlier or lookup.outcome not in ("hit", "expired"):
+                return
+            cache = self._cache(dialect)
+            lifetime = self._lifetimes[self._caches.index(cache)]
+            if lifetime.observe(at - max(earlier), read_tokens=read_tokens, warm_tokens=lookup.warm_tokens):
+                cache.live_for(lifetime.ttl)
+
+    def lifetime(self, dialect: Dialect) -> float:
+        """Seconds that an entry of the short lifetime is kept, as learned; the rules' own before anything was."""
+        with self._lock:
+            return self._lifetimes[self._caches.index(self._cache(dialect))].ttl
+
     def _cache(self, dialect: Dialect) -> CacheModel:
         """The cache under these rules; models that share a name of rules may differ in their figures."""
         rules = dialect.rules
@@ -106,6 +146,7 @@ class Family:
             if cache.rules is rules or cache.rules == rules:
                 return cache
         self._caches.append(CacheModel(rules, limit=_REMEMBERED, count=self.counter.count))
+        self._lifetimes.append(Lifetime(rules.ttl))
         return self._caches[-1]
 
     def knows(self, dialect: Dialect) -> bool:

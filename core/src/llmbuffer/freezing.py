@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from .context import StableContext
 from .errors import FrozenError
 from .rules import CacheRules, Dialect
 
-__all__ = ["moved", "refuse_move"]
+__all__ = ["moved", "moved_params", "refuse_move"]
 
 
 def moved(old: StableContext, new: StableContext, rules: CacheRules) -> str | None:
@@ -22,10 +25,20 @@ def moved(old: StableContext, new: StableContext, rules: CacheRules) -> str | No
         return "tools"
     if old.segments != new.segments:
         return "system"
+    name = moved_params(old.params, new.params, rules)
+    return None if name is None else f"params.{name}"
+
+
+def moved_params(old: Mapping[str, Any], new: Mapping[str, Any], rules: CacheRules) -> str | None:
+    """The first param that differs and that the cache depends on, or ``None``.
+
+    >>> rules = CacheRules(name="engine", match="prefix", frozen_params=frozenset({"verbosity"}))
+    >>> moved_params({}, {"verbosity": "low", "temperature": 0}, rules)
+    'verbosity'
+    """
     missing = object()
     fields = sorted(rules.frozen_params | rules.message_params)
-    changed = (name for name in fields if old.params.get(name, missing) != new.params.get(name, missing))
-    return next((f"params.{name}" for name in changed), None)
+    return next((name for name in fields if old.get(name, missing) != new.get(name, missing)), None)
 
 
 def refuse_move(old: StableContext, new: StableContext, dialect: Dialect, *, head: int, tip: int) -> None:

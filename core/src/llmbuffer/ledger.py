@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from html import escape
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from .attribution import By, Labels, Share, Span, shares
 from .breaks import CacheBreak
+from .errors import LedgerError
 from .forecast import Forecast
 from .prices import CostParts
 from .usage import Usage
+
+if TYPE_CHECKING:
+    from .session import Session
 
 __all__ = ["Ledger", "LedgerEntry"]
 
@@ -25,6 +31,10 @@ class LedgerEntry(msgspec.Struct, frozen=True):
     ``at`` is the session's clock when the request was made, in seconds; token fields start with ``forecast_``; ``usage`` is
     what the provider reported (``None`` if it did not); ``cost`` in USD (``None`` without a price), and ``cost_parts`` the
     same by what was paid for.
+
+    ``cache_break`` is an alarm; ``planned`` is what a planned break before this request billed again; ``lasting`` names a
+    fault that goes on, alarmed or not. ``labels`` say whose request it was. Of its ``prompt_tokens``, as counted, ``spans``
+    are the stable ones in front, and ``dynamic_tokens`` from ``dynamic_at`` on the dynamic ones.
     """
 
     at: float
@@ -40,6 +50,13 @@ class LedgerEntry(msgspec.Struct, frozen=True):
     cost_parts: CostParts | None = None
     before_tokens: int = 0
     after_tokens: int = 0
+    planned: CacheBreak | None = None
+    lasting: str = ""
+    labels: Labels = Labels()
+    spans: tuple[Span, ...] = ()
+    prompt_tokens: int = 0
+    dynamic_at: int = 0
+    dynamic_tokens: int = 0
 
     @property
     def forecast(self) -> Forecast:
@@ -50,7 +67,7 @@ class LedgerEntry(msgspec.Struct, frozen=True):
 
 
 class Ledger:
-    """The entries of one session, oldest first; forks have ledgers of their own.
+    """The entries of one session, oldest first; forks have ledgers of their own, and ``Ledger.of`` or ``+`` sums them.
 
     >>> ledger = Ledger()
     >>> ledger.add(LedgerEntry(at=0.0, epoch=0, usage=Usage(input_tokens=100, cache_read_tokens=80)))
@@ -60,6 +77,40 @@ class Ledger:
 
     def __init__(self) -> None:
         self._entries: list[LedgerEntry] = []
+
+    @classmethod
+    def of(cls, sources: Iterable[Ledger | Session]) -> Ledger:
+        """A ledger with the entries of all these sessions or ledgers, by time; later entries of theirs are not in it.
+
+        >>> one, other = Ledger(), Ledger()
+        >>> one.add(LedgerEntry(at=2.0, epoch=0))
+        >>> other.add(LedgerEntry(at=1.0, epoch=0))
+        >>> [entry.at for entry in Ledger.of([one, other])], len(one + other)
+        ([1.0, 2.0], 2)
+        """
+        ledgers = [each if isinstance(each, Ledger) else each.ledger for each in sources]
+        merged = cls()
+        merged._entries = sorted((entry for ledger in ledgers for entry in ledger), key=lambda entry: entry.at)
+        return merged
+
+    def __add__(self, other: Ledger) -> Ledger:
+        return Ledger.of([self, other]) if isinstance(other, Ledger) else NotImplemented
+
+    def by(self, label: By) -> dict[str, Share]:
+        """Requests, tokens, USD and breaks by ``agent``, ``task``, ``fork`` or ``segment``; work as for all entries.
+
+        Segments go by their names, with ``tools``, ``history``, ``dynamic`` and ``output`` beside them: what was read is the
+        front of each prompt, what was written stands behind that. Raises ``LedgerError`` for another label.
+
+        >>> from llmbuffer import Message, Segment, Session, StableContext
+        >>> session = Session(StableContext("gpt-5.5", [Segment("policy", "Be kind. " * 20)]))
+        >>> seen = session.request("Hello").observe(Usage(input_tokens=50), Message("assistant", "Hi!"))
+        >>> {name: share.input_tokens for name, share in session.ledger.by("segment").items()}
+        {'policy': 46, 'history': 4}
+        """
+        if label not in _LABELS:
+            raise LedgerError(f"unknown label {label!r}: use one of {', '.join(_LABELS)}")
+        return shares(iter(self), label)
 
     def add(self, entry: LedgerEntry) -> None:
         """Append one entry."""
@@ -110,6 +161,13 @@ class Ledger:
         """The alarms, in order; planned breaks are not among them."""
         return tuple(entry.cache_break for entry in self if entry.cache_break is not None)
 
+    @property
+    def planned(self) -> tuple[CacheBreak, ...]:
+        """The planned breaks, in order, with the tokens that they billed again; those that billed none are left out."""
+        return tuple(
+            entry.planned for entry in self if entry.planned is not None and entry.planned.tokens_lost
+        )
+
     def report(self) -> str:
         """A table for people, one line a request."""
         lines = [" | ".join(f"{title:>8}" for title in _TITLES)]
@@ -137,7 +195,8 @@ class Ledger:
                 usage.cache_write_tokens,
                 usage.fresh_tokens,
             )
-            broken = entry.cache_break.cause if entry.cache_break is not None else entry.reason
+            known = entry.cache_break or entry.planned
+            broken = known.cause if known is not None else entry.reason
             money = "" if entry.cost is None else f"{entry.cost:.4f}"
             yield [str(index), *map(str, numbers), f"{usage.hit_ratio:.3f}", money, broken or entry.kind]
 
@@ -156,4 +215,5 @@ def _listed(parts: CostParts) -> str:
     return ", ".join(f"{name} {getattr(parts, name):.4f}" for name in CostParts.__struct_fields__)
 
 
+_LABELS = ("agent", "task", "fork", "segment")
 _TITLES = ("request", "input", "read", "write", "fresh", "hit", "USD", "note")

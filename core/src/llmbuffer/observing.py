@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from .breaks import CacheBreak, diagnose
+from .breaks import CacheBreak
 from .cache import Lookup
+from .judging import judge
+from .labelling import labelled
 from .ledger import LedgerEntry
 from .messages import Message
 from .prices import CostParts, cost_parts
@@ -90,11 +92,17 @@ def next_state(request: Request, answer: Answer) -> State:
         requests=state.requests + 1,
         previous_tail=state.previous_tail if answer.reused else _next_anchor(placed, reply),
         response_id=answer.response_id,
-        sent=state.sent if answer.reused else Sent(request.at, request.snapshot),
+        sent=state.sent if answer.reused else _sent_now(request, state),
     )
     if reply is None:
         return state
     return attach(state, link(state, reply, request.dialect, request.session.counter), request.dialect)
+
+
+def _sent_now(request: Request, state: State) -> Sent:
+    # A compaction that comes with the request begins an epoch when it is entered.
+    epoch = request.session.epoch + (request.placed.compacted is not None)
+    return Sent(request.at, request.snapshot, request.context, request.params, epoch)
 
 
 def _turn_after(turn: Turn | None, placed: Placed) -> Turn | None:
@@ -117,26 +125,26 @@ def record(request: Request, target: Session, answer: Answer) -> Observation:
     if answer.reused:
         return _record_reused(request, target, answer)
     session, family = request.session, request.session.family
-    price, calibration = family.price(request.context.model), family.calibration(request.context.model)
+    calibration = family.calibration(request.context.model)
     factor = calibration.factor
-    lookup = _sent(request)
+    kept, lookup = request.kept, _sent(request)
     if answer.reply is not None:
         with_reply = msgspec.structs.replace(request.snapshot, tip=target.tip, marks=())
         family.commit_output(request.dialect, with_reply, session.clock())
-    cache_break = None  # a compaction is a planned break: recorded, never an alarm
-    if request.placed.compacted is None:
-        cache_break = request.moved
-    if cache_break is None:
-        cache_break = diagnose(lookup, answer.usage, request.dialect.rules, price, answer.diagnosis)
+    verdict = judge(request, target, lookup, answer, kept)
+    cache_break = verdict.alarm
     if answer.usage is not None:
         calibration.observe(request.snapshot.tokens, answer.usage.input_tokens)
+        _learn(request, lookup, answer.usage)
     entry = msgspec.structs.replace(
         _entry(request, lookup, answer.usage, factor),
         epoch=target.epoch,
         cache_break=cache_break,
+        planned=verdict.planned,
+        lasting=verdict.lasting,
         reason=_reason(request, target),
     )
-    target.ledger.add(entry)
+    target.ledger.add(labelled(entry, request, target))
     family.turns.end_turn(target.id, target._state.turns - request.base.turns)
     observation = Observation(
         answer.usage,
@@ -153,6 +161,14 @@ def record(request: Request, target: Session, answer: Answer) -> Observation:
     return observation
 
 
+def _learn(request: Request, lookup: Lookup, usage: Usage) -> None:
+    """Learn how long the provider keeps entries; those that were asked to live long say nothing of the short lifetime."""
+    if not any(mark.long for mark in request.snapshot.marks):
+        scale = request.snapshot.tokens / max(1, usage.input_tokens)
+        read = round(usage.cache_read_tokens * scale)
+        request.session.family.learn(request.dialect, lookup, read, request.at)
+
+
 def _record_reused(request: Request, target: Session, answer: Answer) -> Observation:
     """Enter a request that was not sent."""
     entry = LedgerEntry(
@@ -164,7 +180,7 @@ def _record_reused(request: Request, target: Session, answer: Answer) -> Observa
         cost=0.0,
         cost_parts=CostParts(),
     )
-    target.ledger.add(entry)
+    target.ledger.add(labelled(entry, request, target))
     target.family.turns.end_turn(target.id, target._state.turns - request.base.turns)
     forked = target is not request.session
     seen = Observation(answer.usage, None, 0.0, answer.reply, target, forked, None, CostParts(), reused=True)
@@ -183,7 +199,7 @@ def record_prewarm(request: Request, usage: Usage | None) -> Observation:
     session = request.session
     factor = session.family.calibration(request.context.model).factor
     entry = msgspec.structs.replace(_entry(request, _sent(request), usage, factor), kind="prewarm")
-    session.ledger.add(entry)
+    session.ledger.add(labelled(entry, request, session))
     return Observation(usage, None, entry.cost, None, session, cost_parts=entry.cost_parts)
 
 

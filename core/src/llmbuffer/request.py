@@ -15,10 +15,12 @@ from .context import CacheKey, Segment, StableContext
 from .errors import MessageError
 from .forecast import Forecast, forecast
 from .frozen import FrozenDict
+from .judging import kept_tokens
 from .layout import Candidate, Head
 from .messages import Message, content_hash
 from .observing import Answer, Observation, Reused
 from .placing import Placed
+from .preflight import preflight
 from .rules import Dialect
 from .snapshot import Snapshot
 from .state import State
@@ -35,7 +37,8 @@ class Request:
 
     ``body`` is the JSON body, ``kwargs`` the same as arguments for the SDK, ``key`` its identity, ``forecast`` what the
     provider will serve from its cache; ``dynamic`` the segments that stand in it for this turn only; ``at`` when it was
-    made, by the session's clock; ``sent`` what was forecast of it when it had ``begun`` to be answered, else ``None``.
+    made, by the session's clock; ``sent`` what was forecast of it when it had ``begun`` to be answered, else ``None``;
+    ``observed`` whether its response was taken in.
 
     >>> from llmbuffer import Session, StableContext
     >>> request = Session(StableContext("gpt-5.5", "You are kind.")).request("Hello")
@@ -54,6 +57,8 @@ class Request:
         self._prompt = session.prompt(placed, params)
         self._context = session.context
         self.sent: Lookup | None = None
+        self.observed = False
+        self._kept: int | None = None
         self.moved: CacheBreak | None = None  # what a host that owns the history did to the prefix
 
     @property
@@ -84,6 +89,8 @@ class Request:
     @cached_property
     def body(self) -> FrozenDict:
         """The JSON body: read-only ``dict`` and ``list`` objects, shared with the session; deepcopy gives plain ones."""
+        if not self.observed:
+            self.session.family.opened(self)
         return assemble(
             self._prompt,
             model=self._context.model,
@@ -122,15 +129,23 @@ class Request:
     def forecast(self) -> Forecast:
         """What the provider will read from its cache, write and compute, and what the input costs, as of now."""
         family, model = self.session.family, self._context.model
+        lookup = family.look(self.dialect, self.snapshot, self.session.clock())
+        warnings, details = preflight(self, lookup)
         return forecast(
-            family.look(self.dialect, self.snapshot, self.session.clock()),
+            lookup,
             self.dialect.rules,
             family.price(model),
             factor=family.calibration(model).factor,
             estimated=family.counter.estimated,
-            warnings=self.placed.warnings,
+            warnings=(*self.placed.warnings, *warnings),
             notes=self.placed.notes,
+            details=tuple(details),
         )
+
+    @property
+    def kept(self) -> int:
+        """Tokens of what the session had sent before that the cache held when this request was sent; see ``judging``."""
+        return kept_tokens(self) if self._kept is None else self._kept
 
     def begun(self) -> None:
         """The provider has begun to answer: what this request writes can be read by others from now on.
@@ -140,6 +155,7 @@ class Request:
         """
         if self.sent is None and self.dialect.rules.visible_after != "end":
             family, at = self.session.family, self.session.clock()
+            self._kept = kept_tokens(self)
             self.sent = family.commit(self.dialect, self.snapshot, self.at, at)
 
     def observe(
@@ -156,10 +172,19 @@ class Request:
         ``Observation.forked`` says so. Raises ``DialectError`` for a response of another shape and a ``MessageError`` for
         a reply that cannot be taken in; nothing is changed then.
         """
+        return self.session.commit(self, self.answer(response, message, usage=usage))
+
+    def answer(
+        self,
+        response: Any = None,
+        message: Message | Mapping[str, Any] | None = None,
+        *,
+        usage: Usage | None = None,
+    ) -> Answer:
+        """What ``observe`` reads off a response; nothing is changed. Raises what ``observe`` raises for a response."""
         response_id, diagnosis = None, None
         if isinstance(response, Reused):
-            answer = Answer(Usage(), response.message, self.base.response_id, reused=True)
-            return self.session.commit(self, answer)
+            return Answer(Usage(), response.message, self.base.response_id, reused=True)
         if isinstance(response, tuple) and len(response) == 2:
             response, message = response
         if isinstance(response, Usage):
@@ -173,7 +198,7 @@ class Request:
                 "observe() needs the response: the SDK's object, its dict form, or a Usage and a Message"
             )
         reply = Message.of(message) if isinstance(message, Mapping) else message
-        return self.session.commit(self, Answer(usage, reply, response_id, diagnosis))
+        return Answer(usage, reply, response_id, diagnosis)
 
     def __repr__(self) -> str:
         names = [segment.name for segment in self.dynamic]

@@ -69,7 +69,7 @@ class Session(Conversing, Compacting, Reconciling):
 
     __slots__ = (
         "__weakref__", "_compaction", "_context", "_diagnostics", "_dialect", "_epoch", "_expected", "_family", "_fork_anchor", "_frozen", "_head", "_id",
-        "_ledger", "_lock", "_placement", "_saved", "_state", "_store", "client", "name", "parent_id",
+        "_ledger", "_lock", "_origin", "_placement", "_saved", "_state", "_store", "client", "name", "parent_id",
     )  # fmt: skip
 
     def __init__(
@@ -124,6 +124,7 @@ class Session(Conversing, Compacting, Reconciling):
         self._frozen = False
         self._epoch = 0
         self._ledger: Ledger | None = None
+        self._origin = ("", "")  # agent and task as the sessions that this one was forked from are labelled
         self._store = store
         self._compaction = None if compaction is None else Compactor(compaction)
         self._saved: Any = None  # what the store remembers of the last save
@@ -284,7 +285,7 @@ class Session(Conversing, Compacting, Reconciling):
                     target._context, target._dialect = request.context, request.dialect
                     target._head = request.head
                 target._fork_anchor = request.base.anchor
-            target._state, target._frozen = state, True
+            target._state, target._frozen, request.observed = state, True, True
             if request.placed.compacted is not None:
                 target._entered(request.placed.compacted, request.at)
             return record(request, target, answer)
@@ -315,6 +316,8 @@ class Session(Conversing, Compacting, Reconciling):
         fork.name, fork.parent_id, fork.client = name, self.id, self.client
         fork._placement, fork._expected = self._placement, self._expected
         fork._diagnostics, fork._store, fork._compaction = self._diagnostics, self._store, self._compaction
+        agent, inherited = self._origin
+        fork._origin = (self.name or agent, inherited if task is None else name or "unnamed")
         with self._lock:
             fork._family, fork._context, fork._dialect, fork._head = (
                 self._family,

@@ -5,9 +5,11 @@ The session keeps its own prefix from moving, so what can still break it are tim
 
 from __future__ import annotations
 
+from typing import cast
+
 from ..cache import Lookup
 from ..prices import Price
-from ..rules import CacheRules, Diagnosis
+from ..rules import CacheRules, Diagnosis, Section
 from ..usage import Usage
 from .record import FIXES, CacheBreak, Cause
 
@@ -15,6 +17,14 @@ __all__ = ["diagnose", "extra_cost", "tolerance"]
 
 # Counted tokens differ from reported ones by the framing of messages and by the estimate where there is one.
 _TOLERANCE = 0.05
+_SECTIONS: dict[str, Section] = {
+    "model-changed": "tools",
+    "tools-added": "tools",
+    "tools-removed": "tools",
+    "tools-reordered": "tools",
+    "tool-schema-changed": "tools",
+    "system-changed": "system",
+}
 
 
 def diagnose(
@@ -26,7 +36,7 @@ def diagnose(
 ) -> CacheBreak | None:
     """Compare what a warm cache would have read with what the provider reported.
 
-    A ``diagnosis`` of the provider's that agrees makes the cause certain.
+    A ``diagnosis`` of the provider's own that names a cause makes it certain, where the usage shows that there was a loss.
 
     Less than 5 % of the prefix, or one step of the cache, is no break: counts of tokens differ by that much.
     """
@@ -38,25 +48,22 @@ def diagnose(
     lost = warm - usage.cache_read_tokens
     if lost <= tolerance(rules, warm):
         return None
+    if diagnosis is not None and diagnosis.cause in FIXES:
+        return _record(cast(Cause, diagnosis.cause), lost, 1.0, price)
     if lookup.outcome == "hit":
-        return _record("evicted-or-routed", lost, _confidence("evicted-or-routed", 0.5, diagnosis), price)
+        return _record("evicted-or-routed", lost, 0.5, price)
     causes: dict[str, Cause] = {
         "expired": "expired",
         "not-yet-visible": "not-yet-visible",
         "lookback-exceeded": "lookback-exceeded",
     }
-    cause = causes.get(lookup.outcome, "evicted-or-routed")
-    return _record(cause, lost, _confidence(cause, 0.9, diagnosis), price)
-
-
-def _confidence(cause: Cause, alone: float, diagnosis: Diagnosis | None) -> float:
-    return 1.0 if diagnosis is not None and diagnosis.cause == cause else alone
+    return _record(causes.get(lookup.outcome, "evicted-or-routed"), lost, 0.9, price)
 
 
 def _record(cause: Cause, lost: int, confidence: float, price: Price | None) -> CacheBreak:
     return CacheBreak(
         cause=cause,
-        section="messages",
+        section=_SECTIONS.get(cause, "messages"),
         tokens_lost=lost,
         confidence=confidence,
         cost=extra_cost(lost, price),

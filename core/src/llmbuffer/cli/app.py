@@ -11,10 +11,13 @@ from .demo import demo
 from .explain import explain
 from .fanout import fanout
 from .graph import graph
+from .lint import lint
 from .plugins import plugins
 from .replay import replay
+from .report import report
 from .serve import serve
 from .store import store
+from .watch import watch
 
 __all__ = ["app"]
 
@@ -28,8 +31,11 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(explain)
 app.command()(replay)
+app.command()(report)
 app.command()(serve)
+app.command()(watch)
 app.command()(fanout)
+app.command()(lint)
 app.command()(plugins)
 app.add_typer(graph, name="graph")
 app.add_typer(store, name="store")

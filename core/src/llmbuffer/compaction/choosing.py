@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 
 import msgspec
+from msgspec.structs import replace
 
 from ..errors import HookError
 from ..messages import Message
@@ -42,6 +43,7 @@ class Candidate(msgspec.Struct, frozen=True):
 
     ``kept`` are the tokens before it, tools and system text among them, ``left`` those from there on to the end of the
     history. ``after`` are the messages afterwards, from ``start`` on; ``None`` where a summary has to be made first.
+    ``last_resort``: a hook of the moment ``overflow`` has been at it.
     """
 
     actions: tuple[str, ...]
@@ -50,6 +52,7 @@ class Candidate(msgspec.Struct, frozen=True):
     left: int
     after: tuple[Message, ...] | None
     making: int = 0
+    last_resort: bool = False
 
     def messages(self, past: Past) -> tuple[Message, ...]:
         """The whole history afterwards."""
@@ -63,6 +66,7 @@ class Candidate(msgspec.Struct, frozen=True):
             kept=self.kept,
             left=self.left + behind,
             making=self.making,
+            last_resort=self.last_resort,
         )
 
 
@@ -161,6 +165,7 @@ class Round:
         if actions:
             yield from self._found(actions, current)
         moments: tuple[Moment, ...] = ("between", "overflow") if self._overflow else ("between",)
+        last_resort = False
         for hook in self._compaction.at(*moments):
             if self._small_enough(current) and current is not self.past.messages:
                 return
@@ -171,7 +176,8 @@ class Round:
             after = self._tried(hook, current)
             if after is not None:
                 actions, current = (*actions, name), after
-                yield from self._found(actions, current)
+                last_resort = last_resort or moment_of(hook) == "overflow"
+                yield from self._found(actions, current, last_resort=last_resort)
 
     def _small_enough(self, messages: Sequence[Message]) -> bool:
         return self.past.head + sum(map(self.tokens, messages)) <= self._target
@@ -249,12 +255,15 @@ class Round:
 
     # What came of it
 
-    def _found(self, actions: tuple[str, ...], after: tuple[Message, ...]) -> Iterator[Candidate]:
+    def _found(
+        self, actions: tuple[str, ...], after: tuple[Message, ...], *, last_resort: bool = False
+    ) -> Iterator[Candidate]:
         past = self.past
         start = self._first_changed(after)
         after = self.settled(after, start)
         sizes = [self.tokens(message) for message in after]
-        yield self._candidate(actions, start, after, sum(sizes[start:]))
+        found = self._candidate(actions, start, after, sum(sizes[start:]))
+        yield replace(found, last_resort=last_resort)
         if len(after) != len(past.messages):
             return
         changed = [i for i, (one, two) in enumerate(zip(past.messages, after, strict=True)) if one is not two]
@@ -265,7 +274,8 @@ class Round:
         points = [at for at in turns(past.messages) if changed[0] < at <= changed[-1]]
         for index in spread([before[at] for at in points], _POINTS) if points else ():
             at = changed[bisect_left(changed, points[index])]
-            yield self._candidate(actions, at, after, behind[len(after) - at])
+            found = self._candidate(actions, at, after, behind[len(after) - at])
+            yield replace(found, last_resort=last_resort)
 
     def settled(self, after: tuple[Message, ...], start: int) -> tuple[Message, ...]:
         """The messages without reasoning behind the first change, where the provider binds it to what is before."""

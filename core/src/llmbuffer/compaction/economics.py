@@ -130,11 +130,13 @@ def spread(tokens: Sequence[int], limit: int = _CUTS) -> list[int]:
 def _eligible(outlook: Outlook) -> list[Cut]:
     """The cuts that may be made; of those, only the ones that reach the target, if any does."""
     smaller = [cut for cut in outlook.cuts if cut.tokens < outlook.prompt]
-    found = [cut for cut in smaller if not cut.last_resort and cut.tokens <= outlook.limit]
-    if outlook.forced and not found:
-        found = [cut for cut in smaller if cut.tokens <= outlook.limit]
-        found = found or sorted(smaller, key=lambda cut: cut.tokens)[:1]
-    return [cut for cut in found if cut.tokens <= outlook.target] or found
+    fitting = [cut for cut in smaller if cut.tokens <= outlook.limit]
+    ordinary = [cut for cut in fitting if not cut.last_resort]
+    reaching = [cut for cut in ordinary if cut.tokens <= outlook.target]
+    if reaching or not outlook.forced:
+        return reaching or ordinary
+    reaching = [cut for cut in fitting if cut.tokens <= outlook.target]
+    return reaching or ordinary or fitting or sorted(smaller, key=lambda cut: cut.tokens)[:1]
 
 
 def _ranked(outlook: Outlook, cuts: Sequence[Cut]) -> list[Cut]:

@@ -105,7 +105,8 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True):
     model call that the cut needs (a summary), 0 for what is computed here. ``residue`` is the share of messages still to
     come that the same action would leave of them later on; None: what it leaves of those that are there, or 0 if it
     folds. A cut that ``folds`` puts one text in the place of all that it goes over, so that the next cut of its kind begins
-    there again (summaries, whether they cost a call or not); others leave alone what an earlier one went over. ``last_resort`` cuts are taken only if the next request does not fit and no other cut makes it fit.
+    there again (summaries, whether they cost a call or not); others leave alone what an earlier one went over. ``last_resort`` cuts are taken only if the next request does not fit,
+    and no other cut makes it fit or, so that the next ones fit as well, reach the target where a last resort does.
 
     >>> Cut(action="elide", kept=6000, left=3000).tokens
     9000

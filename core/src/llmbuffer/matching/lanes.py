@@ -91,6 +91,9 @@ class LaneCache:
                 lane.sequence = snapshot
                 return
 
+    def live_for(self, ttl: float) -> None:
+        """Nothing: a slot is kept until another prompt needs it."""
+
     def reveal(self, snapshot: Snapshot, at: float) -> None:
         """The request has ended: its slot is idle."""
         for lane in self._lanes:

@@ -100,6 +100,13 @@ class StoredPrompts(ABC):
     def __len__(self) -> int:
         return len(self._entries)
 
+    def live_for(self, ttl: float) -> None:
+        """Keep entries of the short lifetime for ``ttl`` seconds after they are used; those that are there as well."""
+        more, self.rules = ttl - self.rules.ttl, msgspec.structs.replace(self.rules, ttl=ttl)
+        for entry in self._entries:
+            if not (entry.mark.long and self.rules.ttl_long is not None):
+                entry.expires += more
+
     def look(self, snapshot: Snapshot, at: float) -> Lookup:
         """What a request that starts at time ``at`` reads and writes."""
         return self._look(snapshot, at)[0]

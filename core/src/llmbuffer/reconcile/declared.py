@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
+import msgspec
+
 from ..errors import MessageError
 from .policy import Declared
 
-__all__ = ["Moved", "dynamic_text", "sentence_around", "take_out", "unmarked"]
+__all__ = ["Change", "Moved", "dynamic_text", "sentence_around", "take_out", "unmarked"]
 
 # Characters of the block of invisible operators: no framework trims them, no template language knows them, and a model
 # that sees them by mistake sees nothing. Four of them spell the name, the fifth stands between the pieces.
@@ -18,6 +20,23 @@ _DIGITS = "\u2060\u2061\u2062\u2064"
 _EDGE = "\u2063"
 _MARKED = re.compile(f"{_EDGE}([{_DIGITS}]*){_EDGE}(.*?){_EDGE}\\1{_EDGE}{_EDGE}", re.DOTALL)
 _BORDER = re.compile(r"\n+|[.!?][\"')\]]*[ \t]+")
+
+
+class Change(msgspec.Struct, frozen=True):
+    """A planned change of the prefix: a slot that moved to the tail. ``offset`` and ``length`` in characters.
+
+    >>> Change("system[0]", 1868, 20).reason
+    'system[0], character 1,868: 20 characters move to the tail'
+    """
+
+    path: str
+    offset: int
+    length: int
+
+    @property
+    def reason(self) -> str:
+        """What the ledger says."""
+        return f"{self.path}, character {self.offset:,}: {self.length:,} characters move to the tail"
 
 
 class Moved(NamedTuple):

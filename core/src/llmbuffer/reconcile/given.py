@@ -36,7 +36,8 @@ class Given:
         self._read: dict[int, tuple[Message, bool]] = {}
         if self.match.relation in ("forked", "new") and self._reply_stands():
             self.match = replace(self.match, relation="edited")
-        self.before = len(self.line_before)
+        self.before, at = len(self.line_before), self.match.at
+        self.gone = self.line_before.entries[at].message if at < self.before else None
         self.line = self._taken()
         self.own: list[Kept] | None = None
         self.kept = 0
@@ -115,7 +116,7 @@ class Given:
         if len(own.links) != self.before:  # kept for the first time
             match = Match("new", 0)
             own = reconciler.own = Own()
-        trimmed = reconciler.windows.shifts(match, len(own.links), self.policy.trims)
+        trimmed = reconciler.windows.shifts(match, line, len(own.links), self.policy.trims)
         before = own.entries
         copied = getattr(self.host, "copied", copy.deepcopy)
         entries, links, gone = own.take(match, line, self.given, copied, trimmed=trimmed, policy=self.policy)

@@ -9,6 +9,8 @@ from ..breaks import FIXES, CacheBreak, Cause
 from ..breaks.volatile import volatile_at
 from ..context import Segment, StableContext
 from ..freezing import moved
+from ..layout import Head
+from ..rules import CacheRules
 from ..tools import Tool
 from .hosts import frozen_params
 from .tooling import Offer
@@ -16,48 +18,64 @@ from .tooling import Offer
 if TYPE_CHECKING:
     from ..session import Session
 
-__all__ = ["Heading"]
+__all__ = ["Heading", "changed"]
+
+_CONTEXTS = 8  # prompts of one host that are kept rendered
 
 _EXCERPT = 60  # characters of an excerpt
 _OWN = frozenset({"model", "messages", "system", "tools", "input", "instructions", "contents"})
 
 
 class Heading:
-    """Keeps the context of a session at what its host sends; used under the session's lock."""
+    """Keeps the context of a session at what its host sends; used under the session's lock.
+
+    A host may take turns between several prompts, so the last few are kept as they were rendered.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._params = session.context.params
-        self._last: tuple[Any, ...] | None = None
+        self._known: list[tuple[tuple[Any, ...], StableContext, Head]] = []
 
-    def change(
-        self,
-        system: tuple[str, ...] | None,
-        offer: Offer | None,
-        params: Mapping[str, Any],
-        *,
-        planned: bool,
-    ) -> CacheBreak | None:
-        """Take over what the host sends. What it does to the prefix, if anything: without tokens, which others know."""
-        session = self._session
-        tools = None if offer is None else offer.tools
-        now = (system, tools, params)
-        if self._last == now:
-            return None
-        old = session._context
-        new = StableContext(
-            old.model,
-            [*old.segments, *old.dynamic] if system is None else _segments(system),
-            old.tools if tools is None else tools,
-            {**self._params, **frozen_params({k: v for k, v in params.items() if k not in _OWN})},
-        )
-        self._last = now
-        field = moved(old, new, session._dialect.rules)
-        session._context = new
-        if field is None:
-            return None
-        session._head = session._family.head(new, session._dialect, session._store)
-        return None if planned and field == "system" else _moved(field, old, new)
+    def take_over(
+        self, system: tuple[str, ...] | None, offer: Offer | None, params: Mapping[str, Any]
+    ) -> StableContext:
+        """The context that the host sends; the session's from now on."""
+        session, tools = self._session, None if offer is None else offer.tools
+        now = (system, tools, dict(params))
+        found = next((each for each in self._known if each[0] == now), None)
+        if found is None:
+            old = session._context
+            new = StableContext(
+                old.model,
+                [*old.segments, *old.dynamic] if system is None else _segments(system),
+                old.tools if tools is None else tools,
+                {**self._params, **frozen_params({k: v for k, v in params.items() if k not in _OWN})},
+            )
+            found = (now, new, self._head(new))
+        else:
+            self._known.remove(found)
+        self._known.insert(0, found)
+        del self._known[_CONTEXTS:]
+        session._context, session._head = found[1:]
+        return found[1]
+
+    def _head(self, context: StableContext) -> Head:
+        """Tools and system text, rendered; those of a context that differs in nothing that the cache depends on."""
+        session, rules = self._session, self._session._dialect.rules
+        for _, known, head in ((), session._context, session._head), *self._known:
+            if moved(known, context, rules) is None:
+                return head
+        return session._family.head(context, session._dialect, session._store)
+
+
+def changed(old: StableContext, new: StableContext, rules: CacheRules, *, planned: bool) -> CacheBreak | None:
+    """What became of tools, system text and params, without tokens; ``None`` if nothing did that the cache depends on.
+
+    With ``planned``, what became of the system text was meant.
+    """
+    field = moved(old, new, rules)
+    return None if field is None or (planned and field == "system") else _moved(field, old, new)
 
 
 def _segments(texts: tuple[str, ...]) -> list[Segment]:

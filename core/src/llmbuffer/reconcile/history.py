@@ -12,6 +12,8 @@ from .recognition import Line, Match
 
 __all__ = ["Kept", "Own", "Windows", "is_cleared"]
 
+_STANDING = frozenset({"system", "developer"})
+
 
 class Kept(NamedTuple):
     """An entry of the own history: its number (never used twice), the object that stands for it, and its message."""
@@ -22,25 +24,30 @@ class Kept(NamedTuple):
 
 
 class Windows:
-    """Recognises a host that cuts off the start of its messages: a second identical shift of the window is one."""
+    """Recognises a host that cuts off the start of its messages to keep a window.
+
+    Declared, a cut at the very start is one (system messages may stand before it). Else it takes a second identical shift:
+    as many messages gone or left as the time before, at the same place, with new ones behind them.
+    """
 
     def __init__(self) -> None:
         self._last: tuple[int, int, int] | None = None
 
-    def shifts(self, match: Match, before: int, declared: bool) -> bool:
-        """Whether what is gone was cut off by a trimmer: behind the first ``same`` messages, and nothing else."""
+    def shifts(self, match: Match, line: Line, before: int, declared: bool) -> bool:
+        """Whether what is gone was cut off by a trimmer. ``line`` holds the messages now, ``before`` counts those then."""
         if match.relation != "truncated" or not match.pairs:
             return False
         (now, there), count = match.pairs[0], len(match.pairs)
-        follows = all(
-            pair == (now + step, there + step) for step, pair in enumerate(match.pairs)
-        )  # without a gap, up to the end of what was there
-        if not follows or now != match.same or there + count != before:
+        runs_on = all(pair == (now + step, there + step) for step, pair in enumerate(match.pairs))
+        if not runs_on or now != match.same or there + count != before:
             return False
-        shift = (match.same, there - match.same, count)
+        if declared and all(entry.message.role in _STANDING for entry in line.entries[: match.same]):
+            return True
+        shift = (match.same, there - match.same, count) if len(line) > now + count else None
         last, self._last = self._last, shift
-        again = last is not None and last[0] == shift[0] and (last[1] == shift[1] or last[2] == shift[2])
-        return declared or again
+        if last is None or shift is None or last[0] != shift[0]:
+            return False
+        return last[1] == shift[1] or last[2] == shift[2]
 
 
 def is_cleared(message: Message, policy: Policy) -> bool:

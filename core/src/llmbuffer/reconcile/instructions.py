@@ -7,23 +7,21 @@ from typing import NamedTuple
 
 from ..breaks.volatile import volatile_in
 from ..context import Segment
-from .declared import Moved, take_out
+from .declared import Change, Moved, take_out
 from .learning import Template, learned
-from .plan import Change
 from .policy import Policy
 
-__all__ = ["Instructions", "Read", "Templates"]
+__all__ = ["Read", "Seen", "Templates", "read_system", "volatile"]
 
 _TEMPLATES = 64  # of one agent, for the conversations that begin
 
 
 class Read(NamedTuple):
-    """A system text as it goes out: the stable texts, what moved, which slots are new, and what looks volatile."""
+    """A system text as it goes out: the stable texts, what moved, and which slots are new."""
 
     stable: tuple[str, ...]
     moved: tuple[Segment, ...]
     changes: tuple[Change, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 class Templates:
@@ -43,56 +41,48 @@ class Templates:
             del self._known[:-_TEMPLATES]
 
 
-class Instructions:
-    """The system texts of one conversation, and the slots that were learned of them."""
+Seen = tuple[tuple[str, Template], ...]  # each text without what was declared, and how it is read
 
-    def __init__(self, templates: Templates) -> None:
-        self._shared = templates
-        self._seen: list[tuple[str, Template]] = []  # each text without what was declared, and how it is read
-        self._given: tuple[tuple[str, ...], Policy] | None = None
-        self._read: Read = Read((), ())
 
-    def read(self, texts: tuple[str, ...], policy: Policy) -> Read:
-        """What goes where; work is that of comparing the texts with those before, unless they changed."""
-        if self._given is not None and self._given[0] == texts and self._given[1] is policy:
-            return self._read._replace(changes=())
-        if self._given is not None and len(self._given[0]) != len(texts):
-            self._seen = []
-        stable, moved, changes = [], list[Moved](), list[Change]()
-        seen: list[tuple[str, Template]] = []
-        for index, given in enumerate(texts):
-            text, found = take_out(given, policy.declared)
-            before = self._seen[index] if index < len(self._seen) else None
-            template, new = self._template(before, text, policy)
-            slots = template.moved(index, template.read(text) or [])
-            if new:
-                changes += _changes(index, None if before is None else before[1], slots)
-            seen.append((text, template))
-            stable.append(template.stable)
-            moved += [*found, *slots]
-        self._seen, self._given = seen, (texts, policy)
-        self._read = Read(tuple(stable), _segments(moved), tuple(changes), _volatile(stable))
-        return self._read
+def read_system(
+    texts: tuple[str, ...], before: Seen, templates: Templates, policy: Policy
+) -> tuple[Read, Seen]:
+    """What goes where, and what to compare the next prompt of this conversation with.
 
-    def _template(
-        self, before: tuple[str, Template] | None, text: str, policy: Policy
-    ) -> tuple[Template, bool]:
-        """How a text is read, and whether slots are new in it."""
-        plain = Template((text,))
-        if not policy.learn:
-            return plain, False
-        if before is None:
-            return self._shared.find(text) or plain, False
-        old, template = before
-        if template.slots and template.read(text) is not None:
-            return template, False
-        if text == old:
-            return template, False
-        found = learned(template, old, text, policy)
-        if found is None:
-            return plain, False
-        self._shared.add(found)
-        return found, True
+    ``before`` is what the last one was. Work is that of comparing the texts, and of comparing sentences where they changed.
+    """
+    before = before if len(before) == len(texts) else ()
+    stable, moved, changes = [], list[Moved](), list[Change]()
+    seen: list[tuple[str, Template]] = []
+    for index, given in enumerate(texts):
+        text, found = take_out(given, policy.declared)
+        last = before[index] if before else None
+        template, new = _template(last, text, templates, policy)
+        slots = template.moved(index, template.read(text) or [])
+        if new:
+            changes += _changes(index, None if last is None else last[1], slots)
+        seen.append((text, template))
+        stable.append(template.stable)
+        moved += [*found, *slots]
+    return Read(tuple(stable), _segments(moved), tuple(changes)), tuple(seen)
+
+
+def _template(
+    before: tuple[str, Template] | None, text: str, templates: Templates, policy: Policy
+) -> tuple[Template, bool]:
+    """How a text is read, and whether slots are new in it."""
+    if not policy.learn:
+        return Template((text,)), False
+    if before is None:
+        return templates.find(text) or Template((text,)), False
+    old, template = before
+    if text == old or (template.slots and template.read(text) is not None):
+        return template, False
+    found = learned(template, old, text, policy)
+    if found is None:
+        return Template((text,)), False
+    templates.add(found)
+    return found, True
 
 
 def _changes(index: int, before: Template | None, slots: Sequence[Moved]) -> list[Change]:
@@ -117,7 +107,7 @@ def _segments(moved: Iterable[Moved]) -> tuple[Segment, ...]:
     return tuple(out.values())
 
 
-def _volatile(texts: Iterable[str]) -> tuple[str, ...]:
+def volatile(texts: Iterable[str]) -> tuple[str, ...]:
     """What looks like a clock or a random id; fixed text holds dates too, so this is only told."""
     return tuple(
         f"system[{index}], character {found.start:,}: looks like a {found.kind}; it moves when it is seen to change"

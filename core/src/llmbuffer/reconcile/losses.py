@@ -9,11 +9,12 @@ from msgspec.structs import replace
 from ..breaks import FIXES, CacheBreak, Cause
 from ..breaks.served import extra_cost
 from ..messages import Message
-from ..snapshot import overlap
-from .recognition import Line, Match
+from ..snapshot import Snapshot, overlap
+from .recognition import Match
 
 if TYPE_CHECKING:
     from ..request import Request
+    from .given import Given
 
 __all__ = ["lost_by"]
 
@@ -21,19 +22,19 @@ _EXCERPT = 60  # characters of an excerpt
 
 
 def lost_by(
-    line: Line, match: Match, broken: bool, request: Request, head: CacheBreak | None
+    given: Given, sent: Snapshot | None, request: Request, head: CacheBreak | None
 ) -> CacheBreak | None:
     """The break that the next request brings, with the tokens that the one before had and that are billed again.
 
-    ``broken`` tells that messages which were sent are gone or others; ``head`` is what became of tools, system and params.
-    Nothing that was never observed can be lost.
+    ``sent`` is that one, ``None`` if it was never observed, and then nothing can be lost; ``head`` is what became of tools,
+    system text and params.
     """
-    if line.sent is None or not (broken or head is not None):
+    if sent is None or not (given.broken or head is not None):
         return None
-    found = head if head is not None else _edited(line, match)
+    found = head if head is not None else _edited(given.gone, given.match)
     family, context = request.session.family, request.context
-    before = line.sent.head.end + line.sent.tip.end
-    shared = overlap(line.sent, request.snapshot)
+    before = sent.head.end + sent.tip.end
+    shared = overlap(sent, request.snapshot)
     factor = family.calibration(context.model).factor
     lost = round(max(0, before - shared) * factor)
     return replace(
@@ -44,15 +45,14 @@ def lost_by(
     )
 
 
-def _edited(line: Line, match: Match) -> CacheBreak:
+def _edited(gone: Message | None, match: Match) -> CacheBreak:
     cause: Cause = "history-edited" if match.relation == "edited" else "history-truncated"
-    before = line.entries[match.at].message if match.at < len(line) else Message("user")
     return CacheBreak(
         cause=cause,
         section="messages",
         tokens_lost=0,
         confidence=1.0,
         path=f"messages[{match.at}]",
-        before=before.text[:_EXCERPT],
+        before="" if gone is None else gone.text[:_EXCERPT],
         fix=FIXES[cause],
     )

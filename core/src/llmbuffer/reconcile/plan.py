@@ -16,6 +16,7 @@ from ..observing import Observation
 from ..request import Request
 from ..rules import Section
 from ..usage import Usage
+from .declared import Change
 from .recognition import Relation
 from .tooling import Offer
 
@@ -64,23 +65,6 @@ class Tail(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Tail(texts=<{len(self.texts)}>, index={self.index}, role={self.role!r}, apart={self.apart})"
-
-
-class Change(msgspec.Struct, frozen=True):
-    """A planned change of the prefix: a slot that moved to the tail. ``offset`` and ``length`` in characters.
-
-    >>> Change("system[0]", 1868, 20).reason
-    'system[0], character 1,868: 20 characters move to the tail'
-    """
-
-    path: str
-    offset: int
-    length: int
-
-    @property
-    def reason(self) -> str:
-        """What the ledger says."""
-        return f"{self.path}, character {self.offset:,}: {self.length:,} characters move to the tail"
 
 
 class Plan:

@@ -7,10 +7,13 @@ from typing import Any, Literal
 
 import msgspec
 
+from ..context import StableContext
 from ..messages import Message
 from ..snapshot import Snapshot
 from ..state import State
 from .hosts import Leaves
+from .instructions import Seen
+from .tooling import Toolbox
 
 __all__ = ["Entry", "Line", "Match", "Relation", "matched", "shared_length"]
 
@@ -33,15 +36,21 @@ class Entry(msgspec.Struct, frozen=True):
 class Line:
     """The messages of one branch of a host's history, as they were handed over last.
 
-    ``asked`` are the requests of this branch that were observed, as (messages sent, requests until then); ``sent`` is the
+    ``seen`` and ``toolbox`` are what its system texts and tools were, ``context`` the last one. ``asked`` are the requests of this branch that were observed, as (messages sent, requests until then); ``sent`` is the
     last of them.
     """
 
-    __slots__ = ("asked", "entries", "items", "leaves", "sent", "shown", "unknown")
+    __slots__ = (
+        "asked", "context", "entries", "items", "leaves", "notes", "seen", "sent", "shown", "toolbox", "unknown",
+    )  # fmt: skip
 
     def __init__(self, entries: Sequence[Entry] = (), items: Sequence[Any] = ()) -> None:
         self.asked: list[tuple[int, int]] = []
         self.sent: Snapshot | None = None
+        self.context: StableContext | None = None
+        self.seen: Seen = ()
+        self.toolbox = Toolbox()
+        self.notes: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         self.entries: list[Entry] = []
         self.leaves: list[Leaves] = []
         self.items: list[Any] = []
@@ -67,6 +76,8 @@ class Line:
         """A line that shares the first ``length`` messages, and the requests that were made of them."""
         line = Line(self.entries[:length], self.items[:length])
         line.asked = [asked for asked in self.asked if asked[0] <= length]
+        if length:
+            line.context, line.seen, line.toolbox = self.context, self.seen, self.toolbox
         return line
 
     def objects(self, items: Sequence[Any]) -> list[Any]:

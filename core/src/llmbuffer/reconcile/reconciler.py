@@ -17,19 +17,20 @@ from ..observing import Answer, Observation
 from ..placing import Placed
 from ..rebuilding import still_there
 from ..request import Request
+from ..snapshot import Snapshot
 from ..state import State, Turn, attach, link
 from ..usage import Usage
 from .compacts import compacted
 from .given import Given
-from .heads import Heading
+from .heads import Heading, changed
 from .history import Own, Windows
 from .hosts import DictHost, Host, Leaves, plain_message, readable
-from .instructions import Instructions, Read, Templates
+from .instructions import Read, Templates, read_system, volatile
 from .losses import lost_by
 from .plan import Change, Plan, takes_instructions
 from .policy import Policy
 from .recognition import Line, Match, matched, shared_length
-from .tooling import Toolbox, restriction
+from .tooling import restriction
 
 if TYPE_CHECKING:
     from ..placing import Dynamic
@@ -59,9 +60,7 @@ class Reconciler:
         self.session = session
         self.conversions = 0
         self.lines: list[Line] = []  # the one that was used last comes first
-        self.toolbox = Toolbox()
         self.templates = Templates() if templates is None else templates
-        self.instructions = Instructions(self.templates)
         self.heading = Heading(session)
         self.own = Own()
         self.windows = Windows()
@@ -117,16 +116,19 @@ class Reconciler:
         """See ``Session.reconcile``."""
         host = _HOST if host is None else host
         with self.session._lock:
-            offer = None if tools is None else self.toolbox.offer(tools, host)
-            texts = () if system is None else (system,) if isinstance(system, str) else tuple(system)
-            read = self.instructions.read(texts, policy)
+            prompt = Given(self, host, policy, messages)
+            line, before = prompt.line, prompt.line_before if prompt.match.same or prompt.broken else Line()
+            old, snapshot = before.context, before.sent
+            offer = None if tools is None else line.toolbox.offer(tools, host)
             extra = dict(params or {})
             arguments, told = ({}, None) if offer is None else restriction(offer, self.session.dialect, extra)
+            texts = () if system is None else (system,) if isinstance(system, str) else tuple(system)
+            read, line.seen = read_system(texts, before.seen, self.templates, policy)
             segments = _together(dynamic, read, told)
-            prompt = Given(self, host, policy, messages)
-            moved = self.heading.change(
-                None if system is None else read.stable, offer, extra, planned=bool(read.changes)
-            )
+            line.context = self.heading.take_over(None if system is None else read.stable, offer, extra)
+            moved = None
+            if old is not None and snapshot is not None:
+                moved = changed(old, line.context, self.session.dialect.rules, planned=bool(read.changes))
             self._changes += read.changes
             placed = self._placed(prompt, segments, read, marked)
             if prompt.own is not None:
@@ -134,7 +136,7 @@ class Reconciler:
             request = Request(
                 self.session, placed.state if placed.pending is None else _start(placed), placed, FrozenDict()
             )
-            self._pending = request.moved = self._broken(prompt, request, moved)
+            self._pending = request.moved = self._broken(prompt, request, snapshot, moved)
             return Plan(
                 self.session,
                 request,
@@ -147,12 +149,14 @@ class Reconciler:
                 unknown=prompt.unknown,
                 kept=prompt.kept,
                 changes=read.changes,
-                notes=read.notes,
+                notes=_notes(line, read),
             )
 
-    def _broken(self, given: Given, request: Request, head: CacheBreak | None) -> CacheBreak | None:
+    def _broken(
+        self, given: Given, request: Request, sent: Snapshot | None, head: CacheBreak | None
+    ) -> CacheBreak | None:
         """What the host did to the prefix, unless a break before it is still waiting to be seen."""
-        found = lost_by(given.line_before, given.match, given.broken, request, head)
+        found = lost_by(given, sent, request, head)
         return self._pending if found is None else found
 
     # Placement
@@ -170,9 +174,9 @@ class Reconciler:
             archive=now.archive if given.own is None else given.archive,
             given_marks=tip.given_marks + marked,
         )
+        turn = self._turn(state, segments, learned=bool(read.changes))
         if not segments:
             return Placed(state, None, (), None)
-        turn = self._turn(state, segments, learned=bool(read.changes))
         return Placed(state, None, segments, None if turn is None else Turn(turn.user, segments))
 
     def _turn(self, state: State, segments: tuple[Segment, ...], *, learned: bool) -> Turn | None:
@@ -183,8 +187,9 @@ class Reconciler:
         """
         turn, last = state.turn, state.tip.message
         mark = b"" if turn is None else turn.user.node.digest
-        if self._told is not None and turn is not None and self._told[0] == mark:
-            self._per_call = self._per_call or learned or self._told[1] != segments
+        told = self._told
+        if told is not None and turn is not None and told[0] == mark:
+            self._per_call = self._per_call or learned or (bool(told[1]) and told[1] != segments)
         self._told = (mark, segments)
         if turn is None or turn.user.node is state.tip:
             return turn
@@ -266,6 +271,13 @@ def _together(dynamic: Dynamic | None, read: Read, told: Segment | None) -> tupl
             name = f"{segment.name}, {number}"
         out[name] = segment if name == segment.name else Segment(name, segment.content, level="turn")
     return tuple(out.values())
+
+
+def _notes(line: Line, read: Read) -> tuple[str, ...]:
+    """What looks volatile in the stable texts, looked for once."""
+    if line.notes[0] != read.stable:
+        line.notes = (read.stable, volatile(read.stable))
+    return line.notes[1]
 
 
 def _reply(host: Host, item: Any) -> Message | None:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from .recordings import Skipped
+from .retention import Retention
 
 __all__ = ["Agreement", "Figures", "ReplayResult", "sources"]
 
@@ -101,7 +102,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     Token counts; ``cost_usd`` in US dollars, output included (``None`` without a price). ``ceiling`` is the longest common
     prefix of each prompt with any sent earlier in its session, replies included where the cache stores them. With noise only: ``oracle_tokens`` are those of each
     noise-free prompt that were sent before, ``history_read_tokens`` the reads without the changing text (text that
-    ``placement="sticky"`` keeps is history).
+    ``placement="sticky"`` keeps is history). ``shared_sessions``: those whose agents continue one transcript (``None`` where that
+    was no question). ``retention`` tells of compaction, where that is replayed: calls that make summaries count in all sums.
 
     >>> one = Figures(sessions=1, requests=2, input_tokens=2000, cache_read_tokens=900, ceiling=1000)
     >>> (one + one).share_of_ceiling
@@ -118,7 +120,9 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float | None = 0.0
     oracle_tokens: int | None = None
     history_read_tokens: int | None = None
+    shared_sessions: int | None = None
     recorded: Agreement = Agreement()
+    retention: Retention | None = None
 
     @property
     def fresh_tokens(self) -> int:
@@ -151,13 +155,19 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
         sums: dict[str, Any] = {name: _sum(getattr(self, name), getattr(other, name)) for name in _COUNTS}
         unpriced = self.cost_usd is None or other.cost_usd is None
         sums["cost_usd"] = None if unpriced else _sum(self.cost_usd, other.cost_usd)
-        return Figures(**sums, recorded=self.recorded + other.recorded)
+        told = [each.retention for each in (self, other) if each.retention is not None]
+        retention = sum(told, Retention()) if told else None
+        return Figures(**sums, recorded=self.recorded + other.recorded, retention=retention)
 
     def to_json(self) -> dict[str, Any]:
         """The figures by name, ratios as fractions of 1."""
         document = {name: getattr(self, name) for name in _SHOWN}
         if self.oracle_tokens is not None:
             document |= {name: getattr(self, name) for name in _WITH_NOISE}
+        if self.shared_sessions is not None:
+            document["shared_sessions"] = self.shared_sessions
+        if self.retention is not None:
+            document |= self.retention.to_json()
         if self.recorded.pairs:
             document["recorded"] = self.recorded.to_json()
         return document
@@ -165,7 +175,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
 _COUNTS = (
     *("sessions", "requests", "input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens"),
-    *("ceiling", "oracle_tokens", "history_read_tokens"),
+    *("ceiling", "oracle_tokens", "history_read_tokens", "shared_sessions"),
 )
 _SHOWN = (
     *("sessions", "requests", "input_tokens", "cache_read_tokens", "cache_write_tokens", "fresh_tokens"),
@@ -204,6 +214,8 @@ class ReplayResult(msgspec.Struct, frozen=True, kw_only=True):
     counter: str = ""
     estimated: bool = False
     skipped: tuple[Skipped, ...] = ()
+    compaction: str | None = None
+    window: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The result as a JSON document; simulated, so ``measured`` is false throughout."""
@@ -219,6 +231,8 @@ class ReplayResult(msgspec.Struct, frozen=True, kw_only=True):
             "pace": self.pace,
             "counter": self.counter,
             "estimated": self.estimated,
+            "compaction": self.compaction,
+            "window": self.window,
             "skipped": [msgspec.structs.asdict(line) for line in self.skipped],
         }
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from typing import Annotated, Any
 
@@ -10,11 +11,11 @@ import msgspec
 
 from ..errors import MessageError, ReplayError
 from ..messages import Message
-from .recordings import CLOCK, Agent, Call, Recording, Reported
+from .recordings import CLOCK, Agent, Call, Fold, Recording, Reported
 
-__all__ = ["parse"]
+__all__ = ["SUMMARY", "parse"]
 
-_SUMMARY = (
+SUMMARY = (  # what programs put before what they kept
     "The conversation history before this point was compacted into the following summary:\n\n"
     "<summary>\n{summary}\n</summary>"
 )
@@ -87,8 +88,9 @@ def _recording(line: _Line, file: str, number: int) -> Recording:
         raise ReplayError(
             "not a recording: it has neither 'messages' (a session) nor 'agents', 'pool' and 'calls' (a team)"
         )
+    folds = () if line.messages is None else tuple(_folds(line, line.messages))
     clock = bool(line.volatile) and any(CLOCK in agent.system for agent in agents)
-    return Recording(line.id, line.model, agents, calls, clock, file, number)
+    return Recording(line.id, line.model, agents, calls, clock, file, number, folds)
 
 
 def _session_calls(line: _Line, recorded: list[dict[str, Any]]) -> tuple[Call, ...]:
@@ -102,7 +104,7 @@ def _session_calls(line: _Line, recorded: list[dict[str, Any]]) -> tuple[Call, .
     sent: int | None = None  # where the last prompt ended, if the next one extends it
     for index, message in enumerate(messages):
         if index in events:
-            opening = (Message("user", _SUMMARY.format(summary=events[index].summary)),)
+            opening = (Message("user", SUMMARY.format(summary=events[index].summary)),)
             start, sent = _index(events[index].first_kept_message, messages, "events"), None
         if message.role == "assistant" and index > 0:
             keep = 0 if sent is None else len(opening) + sent - start
@@ -110,6 +112,14 @@ def _session_calls(line: _Line, recorded: list[dict[str, Any]]) -> tuple[Call, .
             calls.append(_call(0, keep, new, message, usage.get(index), None))
             sent = index
     return tuple(calls)
+
+
+def _folds(line: _Line, recorded: list[dict[str, Any]]) -> Iterator[Fold]:
+    """The compactions of a session, in order. Every assistant message but a first one is a call."""
+    events = {event.before_message: event for event in line.events or () if event.type == "compaction"}
+    said = [index for index, message in enumerate(recorded) if index and message.get("role") == "assistant"]
+    for before, event in sorted(events.items()):
+        yield Fold(bisect_left(said, before), event.first_kept_message, event.summary)
 
 
 def _team(line: _Line, recorded: list[_TeamCall]) -> tuple[tuple[Agent, ...], tuple[Call, ...]]:

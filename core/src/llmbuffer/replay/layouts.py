@@ -22,15 +22,50 @@ from ..usage import Usage
 from .noise import moment
 from .recordings import CLOCK, Agent, Call, Recording
 
-__all__ = ["AsWritten", "Buffered", "Layout", "Prompt", "automatic_marks"]
+__all__ = [
+    "Aside",
+    "AsWritten",
+    "Buffered",
+    "History",
+    "Layout",
+    "Prompt",
+    "automatic_marks",
+    "fitted",
+    "shown",
+    "takes_names",
+]
+
+
+class Aside(msgspec.Struct, frozen=True):
+    """A call that was made for another one, with ``output`` tokens in its reply: one that makes a summary."""
+
+    snapshot: Snapshot
+    output: int
+
+
+class History(msgspec.Struct, frozen=True):
+    """What a call still sends of all that was said: ``kept`` tokens of ``whole``, word for word.
+
+    ``compacted``: less of it than the call before. ``over``: the prompt does not fit the window.
+    """
+
+    kept: int
+    whole: int
+    compacted: bool = False
+    over: bool = False
 
 
 class Prompt(msgspec.Struct, frozen=True):
-    """What a call sends; its changing text has ``noise_tokens``, from the token ``noise_at`` on."""
+    """What a call sends; its changing text has ``noise_tokens``, from the token ``noise_at`` on.
+
+    ``history`` is there where compaction is replayed, ``asides`` are calls that were made for it before.
+    """
 
     snapshot: Snapshot
     noise_at: int = 0
     noise_tokens: int = 0
+    history: History | None = None
+    asides: tuple[Aside, ...] = ()
 
 
 class Layout(Protocol):
@@ -68,7 +103,7 @@ class AsWritten:
     ) -> None:
         self._agents, self._clock = recording.agents, clock and recording.clock
         self._dialect, self._model, self._counter = dialect, model, counter
-        self._takes_names = _takes_names(dialect)
+        self._takes_names = takes_names(dialect)
         self._heads: dict[int, Head] = {}
         self._states: dict[int, list[State]] = {}  # by agent: the state after each message of its last prompt
         self._asked: Snapshot | None = None
@@ -78,7 +113,7 @@ class AsWritten:
         states = self._states.setdefault(call.agent, [State.empty()])
         del states[call.keep + 1 :]
         for message in call.new:
-            new = link(states[-1], _fitted(message, self._takes_names), self._dialect, self._counter)
+            new = link(states[-1], fitted(message, self._takes_names), self._dialect, self._counter)
             states.append(attach(states[-1], new, self._dialect))
         head, tip = self._head(call.agent, at), states[-1].tip
         node = head.node
@@ -98,13 +133,13 @@ class AsWritten:
         """See ``Layout``."""
         assert self._asked is not None, "an answer follows a question"
         state = self._states[call.agent][-1]
-        reply = link(state, _fitted(call.reply, self._takes_names), self._dialect, self._counter)
+        reply = link(state, fitted(call.reply, self._takes_names), self._dialect, self._counter)
         return msgspec.structs.replace(self._asked, tip=reply.node, marks=())
 
     def _head(self, index: int, at: float) -> Head:
         agent = self._agents[index]
         if self._clock and CLOCK in agent.system:
-            return self._rendered(agent, agent.system.replace(CLOCK, _shown(at)))
+            return self._rendered(agent, agent.system.replace(CLOCK, shown(at)))
         if index not in self._heads:
             self._heads[index] = self._rendered(agent, agent.system)
         return self._heads[index]
@@ -127,7 +162,7 @@ class Buffered:
     ) -> None:
         self._recording, self._dialect, self._model, self._counter = recording, dialect, model, counter
         self._placement: Placement = placement
-        self._takes_names = _takes_names(dialect)
+        self._takes_names = takes_names(dialect)
         self._now = 0.0
         self._threads: dict[int, _Thread] = {}
         self._asked: Request | None = None
@@ -139,17 +174,17 @@ class Buffered:
         if call.agent not in self._threads:
             self._threads[call.agent] = _Thread(self._session(agent))
         thread = self._threads[call.agent]
-        lacking = thread.go_on(call.keep, [_fitted(message, self._takes_names) for message in call.new])
+        lacking = thread.go_on(call.keep, [fitted(message, self._takes_names) for message in call.new])
         dynamic = dict(texts)
         if self._recording.clock and CLOCK in agent.system:
-            dynamic["current_time"] = _shown(at)
+            dynamic["current_time"] = shown(at)
         self._asked = self._request(thread, lacking, dynamic if call.begins_turn and dynamic else None)
         return _prompt(self._asked.snapshot)
 
     def answer(self, call: Call, usage: Usage) -> None:
         """Observe the reply."""
         assert self._asked is not None, "an answer follows a question"
-        reply = _fitted(call.reply, self._takes_names)
+        reply = fitted(call.reply, self._takes_names)
         self._asked.observe(usage, reply)
         self._threads[call.agent].reply = reply
 
@@ -214,11 +249,17 @@ def _prompt(snapshot: Snapshot) -> Prompt:
     return Prompt(snapshot, snapshot.head.end + snapshot.insert.after.end, snapshot.insert.tokens)
 
 
-def _shown(at: float) -> str:
+def shown(at: float) -> str:
+    """The time as the recorded program wrote it.
+
+    >>> shown(75)
+    'Sun Mar 01 2026 09:01:15 +0000'
+    """
     return f"{moment(at):%a %b %d %Y %H:%M:%S %z}"
 
 
-def _takes_names(dialect: Dialect) -> bool:
+def takes_names(dialect: Dialect) -> bool:
+    """Whether messages may carry the name of their speaker in a field."""
     try:
         dialect.render_message(Message("user", "hi", name="someone"), None)
     except LossyError:
@@ -226,7 +267,7 @@ def _takes_names(dialect: Dialect) -> bool:
     return True
 
 
-def _fitted(message: Message, takes_names: bool) -> Message:
+def fitted(message: Message, takes_names: bool) -> Message:
     """The message with its speaker in the text, where the dialect has no field for the name."""
     if message.name is None or takes_names or message.role == "tool":
         return message

@@ -12,7 +12,7 @@ import msgspec
 
 from ..messages import Message
 
-__all__ = ["CLOCK", "Agent", "Call", "Recording", "Reported", "Skipped"]
+__all__ = ["CLOCK", "Agent", "Call", "Fold", "Recording", "Reported", "Skipped"]
 
 CLOCK = "{{ CURRENT_TIME }}"  # in system texts that the recorded program rendered anew at every call
 
@@ -55,8 +55,26 @@ class Call(msgspec.Struct, frozen=True):
         return any(message.role == "user" for message in self.new)
 
 
+class Fold(msgspec.Struct, frozen=True):
+    """A compaction as recorded: from the call with index ``call`` on, ``summary`` stands for what was said before.
+
+    ``first_kept`` is the index of the first message that stayed, among all messages ever said. A fold behind the last call
+    has that many calls as its index.
+    """
+
+    call: int
+    first_kept: int
+    summary: str
+
+    def __repr__(self) -> str:
+        return f"Fold(call={self.call}, first_kept={self.first_kept}, summary=<{len(self.summary)}>)"
+
+
 class Recording(msgspec.Struct, frozen=True):
-    """A recorded session. ``model`` is the one that answered; ``clock``: a time stood in the system texts (``CLOCK``)."""
+    """A recorded session. ``model`` is the one that answered; ``clock``: a time stood in the system texts (``CLOCK``).
+
+    ``folds`` are the compactions, which the calls have in them.
+    """
 
     id: str
     model: str | None
@@ -65,6 +83,7 @@ class Recording(msgspec.Struct, frozen=True):
     clock: bool = False
     file: str = ""
     line: int = 0
+    folds: tuple[Fold, ...] = ()
 
     def __repr__(self) -> str:
         return f"Recording(id={self.id!r}, agents={len(self.agents)}, calls={len(self.calls)})"

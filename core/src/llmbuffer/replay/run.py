@@ -9,23 +9,28 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from ..cache import CacheModel
+from ..cache import CacheModel, Lookup
 from ..errors import LLMBufferError, ReplayError, UnknownModelError
 from ..layout import Placement
 from ..plugins import get_dialect
 from ..prices import Price, cost, known_models, price_for
 from ..rules import CacheRules, Dialect
-from ..snapshot import message_tokens
+from ..snapshot import Snapshot, message_tokens
 from ..tokens import TokenCounter, counter_for
+from ..usage import Usage
 from .agreement import agreement, has_rules
+from .compactions import COMPACTIONS, WINDOW, CompactionName
 from .figures import Agreement, Figures, ReplayResult, sources
+from .keeping import Keeping, keeping
 from .layouts import AsWritten, Buffered, Layout, Prompt
 from .noise import NOISE, Noise
 from .recordings import Call, Recording, Skipped
+from .retention import Retention
+from .teams import Teamed
 
 __all__ = ["LAYOUTS", "PACES", "PLACEMENTS", "LayoutName", "Pace", "replay"]
 
-LayoutName = Literal["recorded", "default", "buffered"]
+LayoutName = Literal["recorded", "default", "buffered", "separate", "shared", "auto"]
 Pace = Literal["steady", "recorded"]
 LAYOUTS: tuple[str, ...] = get_args(LayoutName)
 PACES: tuple[str, ...] = get_args(Pace)
@@ -45,6 +50,8 @@ def replay(
     placement: Placement = "turn",
     pace: Pace = "steady",
     recorded_usage: bool = True,
+    compaction: CompactionName | None = None,
+    window: int | None = None,
     prices: Mapping[str, Price] | None = None,
     counter: TokenCounter | None = None,
     skipped: list[Skipped] | None = None,
@@ -56,10 +63,24 @@ def replay(
     * ``recorded``: the prompt as it was, with the provider's automatic caching;
     * ``default``: the same, with noise in the system prompt, as programs write it: the clock anew at each call;
     * ``buffered``: a ``Session`` for each agent, with noise as dynamic content at its ``placement``, given when a user turn
-      begins and kept for the calls of that turn (so the clock shows when the turn began).
+      begins and kept for the calls of that turn (so the clock shows when the turn began);
+    * ``separate``, ``shared``, ``auto``: the agents as members of a team, see ``llmbuffer.team``. ``separate`` is
+      ``buffered`` under the name that teams have for it; ``auto`` chooses at the first call of each recording, and
+      ``shared_sessions`` counts those that have one transcript.
 
     ``noise`` names what changes (``clock``, ``retrieval``), drawn by ``seed``. ``pace`` is the time between calls: one
     second (``steady``), which measures the layout alone, or as ``recorded`` where known, so that entries expire.
+    ``compaction`` replays whole histories, as if the recorded program had left nothing out, and keeps each prompt within
+    ``window`` tokens (default 150,000) in one of these ways. The layout is ``buffered``, without noise.
+
+    * ``never``: not at all; ``over_window`` counts the calls that do not fit. ``recorded``: when and as the program did;
+    * ``auto``: ``Session(compaction=Compaction(window, 0.5, [ElideToolResults(), Summarizer(), Truncator()]))``;
+    * ``sliding-window``: at each call the oldest messages go until it fits; ``clear-one``: old results of tools lose their
+      text, one after the other, until it fits;
+    * ``fresh-summary``: once a call does not fit, a summary by a prompt of its own, down to half of the window.
+
+    The n-th summary of a session is the n-th one recorded, or about 1,000 tokens of the session's words, drawn by ``seed``.
+
     ``recorded_usage`` compares the model with reads that providers reported. ``model`` defaults to the dialect's,
     ``prices`` (in US dollars) and ``counter`` to those of the model.
 
@@ -77,6 +98,8 @@ def replay(
         model=name,
         layout=_choice("layout", layout, LAYOUTS),
         noise=_noise(noise, layout),
+        compaction=_compaction(compaction, window, layout, noise),
+        window=WINDOW if window is None else window,
         seed=seed,
         placement=_choice("placement", placement, PLACEMENTS),
         pace=_choice("pace", pace, PACES),
@@ -124,6 +147,18 @@ def _noise(noise: Sequence[str], layout: str) -> tuple[str, ...]:
     return names
 
 
+def _compaction(
+    name: str | None, window: int | None, layout: str, noise: Sequence[str]
+) -> CompactionName | None:
+    if window is not None and (name is None or window < 1):
+        raise ReplayError(f"the window is {window!r}: give tokens, 1 or more, and a compaction")
+    if name is None:
+        return None
+    if layout != "buffered" or noise:
+        raise ReplayError(f"compaction {name!r} is replayed in the layout 'buffered', and without noise")
+    return _choice("compaction", name, COMPACTIONS)  # type: ignore[no-any-return]  # one of them
+
+
 def _result(
     setting: _Setting, found: Sequence[tuple[str, Figures]], skipped: Iterable[Skipped]
 ) -> ReplayResult:
@@ -144,6 +179,8 @@ def _result(
         counter=setting.counter.name,
         estimated=setting.counter.estimated,
         skipped=tuple(skipped),
+        compaction=setting.compaction,
+        window=setting.window if setting.compaction is not None else None,
     )
 
 
@@ -179,6 +216,8 @@ class _Setting(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     layout: LayoutName
     noise: tuple[str, ...]
+    compaction: CompactionName | None
+    window: int
     seed: int
     placement: Placement
     pace: Pace
@@ -192,15 +231,42 @@ class _Setting(msgspec.Struct, frozen=True, kw_only=True):
         times = (
             recorded if self.pace == "recorded" else [float(index) for index in range(len(recording.calls))]
         )
-        run = _Run(self, recording)
-        for index, (call, at) in enumerate(zip(recording.calls, times, strict=True)):
+        whole, layout = self.arranged(recording)
+        run = _Run(self, whole, layout)
+        for index, (call, at) in enumerate(zip(whole.calls, times, strict=True)):
             run.call(index, call, at)
         compared = agreement(recording, recorded, self.counter) if self.recorded_usage else Agreement()
         return msgspec.structs.replace(run.figures(), recorded=compared)
 
-    def arranged(self, recording: Recording) -> Layout:
-        """The layout for one recording."""
-        if self.layout == "buffered":
+    def arranged(self, recording: Recording) -> tuple[Recording, Layout]:
+        """The layout for one recording, and the recording as that takes it."""
+        if self.compaction is None:
+            return recording, self._layout(recording)
+        return keeping(
+            recording,
+            Keeping(
+                name=self.compaction,
+                window=self.window,
+                seed=self.seed,
+                dialect=self.dialect,
+                model=self.model,
+                counter=self.counter,
+            ),
+        )
+
+    def _layout(self, recording: Recording) -> Layout:
+        if self.layout in ("shared", "auto"):
+            prices = None if self.price is None else {self.model: self.price}
+            return Teamed(
+                recording,
+                self.dialect,
+                self.model,
+                self.counter,
+                self.placement,
+                auto=self.layout == "auto",
+                prices=prices,
+            )
+        if self.layout in ("buffered", "separate"):
             return Buffered(recording, self.dialect, self.model, self.counter, self.placement)
         return AsWritten(recording, self.dialect, self.model, self.counter, clock=True)
 
@@ -208,10 +274,9 @@ class _Setting(msgspec.Struct, frozen=True, kw_only=True):
 class _Run:
     """One recording on its way through layout, cache, ceiling and oracle."""
 
-    def __init__(self, setting: _Setting, recording: Recording) -> None:
+    def __init__(self, setting: _Setting, recording: Recording, layout: Layout) -> None:
         count = setting.counter.count
-        self._setting = setting
-        self._layout = setting.arranged(recording)
+        self._setting, self._layout = setting, layout
         self._noise = Noise(recording, setting.noise, setting.seed, count)
         self._cache = CacheModel(setting.dialect.rules, count=count)
         stores = setting.dialect.rules.stores_output
@@ -219,18 +284,19 @@ class _Run:
         self._oracle: _Oracle | None = _Oracle(setting, recording) if setting.noise else None
         self._sums: defaultdict[str, int] = defaultdict(int)
         self._cost = 0.0
+        self._retention = Retention()
 
     def call(self, index: int, call: Call, at: float) -> None:
         """Ask, look up, answer."""
-        prompt = self._layout.ask(call, self._noise.at(index, at), at)
-        lookup = self._cache.commit(prompt.snapshot, at)
-        usage = lookup.usage(self._output_tokens(call))
-        self._layout.answer(call, usage)
         sums = self._sums
-        for name in ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"):
-            sums[name] += getattr(usage, name)
-        sums["requests"] += 1
-        sums["ceiling"] += self._ceiling.commit(prompt.snapshot, at).read_tokens
+        prompt = self._layout.ask(call, self._noise.at(index, at), at)
+        for aside in prompt.asides:
+            lookup, _ = self._sent(aside.snapshot, aside.output, at)
+            self._retention = self._retention.summarised(lookup)
+        if prompt.history is not None:
+            self._retention = self._retention.called(prompt.history)
+        lookup, usage = self._sent(prompt.snapshot, self._output_tokens(call), at)
+        self._layout.answer(call, usage)
         if self._setting.dialect.rules.stores_output:
             answered = self._layout.answered(call)
             self._cache.commit_output(answered, at)
@@ -238,8 +304,18 @@ class _Run:
         if self._oracle is not None:
             sums["oracle_tokens"] += self._oracle.tokens(call, at)
             sums["history_read_tokens"] += lookup.read_tokens - _noise_in(prompt, lookup.read_tokens)
+
+    def _sent(self, snapshot: Snapshot, output: int, at: float) -> tuple[Lookup, Usage]:
+        """Look up, and count."""
+        lookup = self._cache.commit(snapshot, at)
+        usage, sums = lookup.usage(output), self._sums
+        for name in ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"):
+            sums[name] += getattr(usage, name)
+        sums["requests"] += 1
+        sums["ceiling"] += self._ceiling.commit(snapshot, at).read_tokens
         if self._setting.price is not None:
             self._cost += cost(usage, self._setting.price)
+        return lookup, usage
 
     def _output_tokens(self, call: Call) -> int:
         if call.reported is not None:
@@ -249,7 +325,11 @@ class _Run:
     def figures(self) -> Figures:
         """The sums."""
         sums: dict[str, Any] = dict(self._sums)
-        return Figures(sessions=1, cost_usd=None if self._setting.price is None else self._cost, **sums)
+        if isinstance(self._layout, Teamed) and self._layout.choice is not None:
+            sums["shared_sessions"] = int(self._layout.choice.layout == "shared")
+        retention = None if self._setting.compaction is None else self._retention
+        cost_usd = None if self._setting.price is None else self._cost
+        return Figures(sessions=1, cost_usd=cost_usd, retention=retention, **sums)
 
 
 class _Oracle:

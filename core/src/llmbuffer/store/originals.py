@@ -89,7 +89,7 @@ def archive_of(state: State) -> ArchiveRecord:
         )
         for each in archive.documents
     )
-    return ArchiveRecord(state.turns, archive.compactions, archive.ask_at, pins, documents)
+    return ArchiveRecord(state.turns, archive.compactions, archive.ask_at, pins, documents, archive.removed)
 
 
 def archived(state: State, record: ArchiveRecord | None) -> State:
@@ -116,5 +116,6 @@ def archived(state: State, record: ArchiveRecord | None) -> State:
         documents=documents,
         compactions=record.compactions,
         ask_at=record.ask_at,
+        removed=record.removed,
     )
     return msgspec.structs.replace(state, turns=record.turns, archive=archive)

@@ -102,6 +102,7 @@ class ArchiveRecord(msgspec.Struct, frozen=True):
     ask_at: int
     pins: tuple[int, ...] = ()
     documents: tuple[DocumentRecord, ...] = ()
+    removed: int = 0
 
 
 class SessionRecord(msgspec.Struct, frozen=True):

@@ -1,0 +1,253 @@
+"""Request logs, line by line: each line becomes a bar, and is compared with what came before it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from ..bodies import Piece, pieces
+from ..breaks import FIXES, CacheBreak, Cause
+from ..breaks.served import extra_cost
+from ..errors import LLMBufferError, MessageError, ReportError
+from ..explaining import BreakDetector, wire_of
+from ..prices import Price, price_for
+from ..rules import Dialect, Section
+from ..usage import Usage
+from .model import Bar, Stretch, priced
+
+__all__ = ["LineReader", "scaled", "stretches_of"]
+
+_SERVED: dict[str, Cause] = {
+    "expired": "expired",
+    "not-yet-visible": "not-yet-visible",
+    "lookback-exceeded": "lookback-exceeded",
+}
+_LANES = 1024  # conversations whose latest prompt is remembered; the one used longest ago goes first
+_PARTS: dict[Section, str] = {"tools": "tools", "system": "system", "messages": "messages"}
+
+
+class _Line(msgspec.Struct, frozen=True):
+    """What both logs say of a request, those of ``llmbuffer.capture`` and of ``llmbuffer serve``; the rest is passed over."""
+
+    at: float
+    model: str
+    usage: Usage | None = None
+    wire: str = ""
+    dialect: str = ""
+    status: int = 200
+    outcome: str = ""
+    agent: str | None = None
+    session: str | None = None
+    key: str | None = None
+    scope: str = ""
+    error: str | None = None
+    attempt: int = 1
+    completed: bool = True
+    visible: float | None = msgspec.field(default=None, name="first_byte")
+    body: dict[str, Any] | None = None
+
+
+class _Lane:
+    """The latest prompt of one conversation."""
+
+    def __init__(self, wires: Sequence[bytes], tokens: int) -> None:
+        self.wires, self.tokens = wires, tokens
+
+
+class LineReader:
+    """Turns the lines of a request log into bars, in their order; memory is bounded, whatever the length of the log.
+
+    ``dialect``, ``model`` and ``prices`` as for ``explain``. Where lines hold bodies (redacted ones will do), breaks are
+    found by comparing them; without, only those that the log itself names. Not thread-safe.
+
+    >>> reader = LineReader()
+    >>> line = b'{"at": 0, "model": "gpt-5.5", "status": 200, "usage": {"input_tokens": 2000, "cache_read_tokens": 1920}}'
+    >>> reader.read(line).usage.hit_ratio
+    0.96
+    """
+
+    def __init__(
+        self,
+        *,
+        dialect: str | Dialect | None = None,
+        model: str | None = None,
+        prices: Mapping[str, Price] | None = None,
+    ) -> None:
+        self._prices, self._dialect, self._model = prices, dialect, model
+        self._detectors: dict[str, BreakDetector] = {}
+        self._known_prices: dict[str, Price | None] = {}
+        self._lanes: OrderedDict[str, _Lane] = OrderedDict()
+        self._number = 0
+
+    def read(self, line: bytes) -> Bar:
+        """The bar of one line. Raises ``ReportError`` for a line that is no request."""
+        try:
+            found = _DECODER.decode(line)
+        except (msgspec.DecodeError, MessageError, UnicodeDecodeError) as error:
+            raise ReportError(
+                f"no line of a request log: {error}; llmbuffer.capture and `llmbuffer serve --log` write them"
+            ) from None
+        self._number += 1
+        bar = Bar(
+            number=self._number,
+            at=found.at,
+            branch=_branch(found),
+            name=found.agent or found.session or "",
+            model=found.model,
+            usage=found.usage,
+            note=_note(found),
+        )
+        body = _sent(found) if found.status in (0, 200) else None
+        bar = self._with_body(bar, found, body) if body is not None else self._without(bar, found)
+        return priced(bar, self._price(found.model))
+
+    def _with_body(self, bar: Bar, line: _Line, body: Mapping[str, Any]) -> Bar:
+        agent = line.agent or line.session
+        seen_at = None if line.visible is None else line.at + line.visible
+        try:
+            broken = self._detector(line).see(
+                body, at=line.at, usage=line.usage, agent=agent, visible_at=seen_at
+            )
+            wire = wire_of(body)
+            found = pieces(body, wire)
+        except LLMBufferError:
+            return msgspec.structs.replace(bar, note=bar.note or "body of an unknown format")
+        lane = self._lane(bar.branch)
+        stretches = stretches_of(found, lane.wires, bar.tokens)
+        self._remember(bar.branch, _Lane([piece.wire for piece in found], bar.tokens))
+        if bar.usage is None:
+            stretches = ()
+        return msgspec.structs.replace(bar, cache_break=broken, stretches=stretches)
+
+    def _detector(self, line: _Line) -> BreakDetector:
+        """One for each API key and dialect: their caches share nothing."""
+        dialect = self._dialect if self._dialect is not None else (line.dialect or None)
+        name = f"{line.scope}\n{line.dialect}"
+        if name not in self._detectors:
+            if len(self._detectors) >= _LANES:
+                self._detectors.pop(next(iter(self._detectors)))
+            self._detectors[name] = BreakDetector(dialect=dialect, model=self._model, prices=self._prices)
+        return self._detectors[name]
+
+    def _without(self, bar: Bar, line: _Line) -> Bar:
+        """What the log says itself: why nothing more was read. How much could have been is the prompt before this one."""
+        lane = self._lane(bar.branch)
+        cause = _SERVED.get(line.outcome)
+        if bar.usage is not None and line.status == 200:
+            self._remember(bar.branch, _Lane((), bar.tokens))
+        if cause is None or bar.usage is None:
+            return bar
+        lost = max(0, min(lane.tokens, bar.tokens) - bar.usage.cache_read_tokens)
+        paid = extra_cost(lost, self._price(line.model))
+        broken = CacheBreak(cause, "messages", lost, 0.5, paid, fix=FIXES[cause])
+        return msgspec.structs.replace(bar, cache_break=broken)
+
+    def _lane(self, name: str) -> _Lane:
+        return self._lanes.get(name) or _Lane((), 0)
+
+    def _remember(self, name: str, lane: _Lane) -> None:
+        self._lanes[name] = lane
+        self._lanes.move_to_end(name)
+        while len(self._lanes) > _LANES:
+            self._lanes.popitem(last=False)
+
+    def _price(self, model: str) -> Price | None:
+        if model not in self._known_prices:
+            if len(self._known_prices) >= _LANES:
+                self._known_prices.clear()
+            self._known_prices[model] = price_for(self._model or model, overrides=self._prices)
+        return self._known_prices[model]
+
+
+def _sent(line: _Line) -> Mapping[str, Any] | None:
+    """The body as one that names its model: Gemini names it in the path."""
+    if line.body is None:
+        return None
+    return line.body if "model" in line.body else {**line.body, "model": line.model}
+
+
+def _branch(line: _Line) -> str:
+    """Who sent it, as far as the log knows: the agent, the session, the routing key, the API key."""
+    return line.agent or line.session or line.key or line.scope or line.model
+
+
+def _note(line: _Line) -> str:
+    if line.status not in (0, 200):
+        return f"status {line.status}" + (f", {line.error}" if line.error else "")
+    if line.status == 0:
+        return line.error or "no response"
+    if not line.completed:
+        return "broke off"
+    return f"attempt {line.attempt}" if line.attempt > 1 else line.outcome.replace("hit", "")
+
+
+def stretches_of(found: Sequence[Piece], before: Sequence[bytes], tokens: int) -> tuple[Stretch, ...]:
+    """The stretches of a prompt in its order, scaled to ``tokens``: tools, each system text, the history, what is new.
+
+    ``before`` are the bytes of the pieces of the request before it: what both begin with is history.
+
+    >>> sent = pieces({"messages": [{"role": "user", "content": "Hello"}]}, "openai")
+    >>> stretches_of(sent, [], 12)
+    (Stretch(section='messages', name='new user', tokens=12),)
+    """
+    weights: dict[tuple[Section, str], int] = {}
+    old = _Seen(before)
+    for piece in sorted(found, key=_place):
+        name = _name(piece, old)
+        weights[name] = weights.get(name, 0) + piece.tokens(_roughly)
+    return scaled([(section, name, weight) for (section, name), weight in weights.items()], tokens)
+
+
+class _Seen:
+    """Whether pieces, asked for in their order, stood in an earlier prompt."""
+
+    def __init__(self, before: Sequence[bytes]) -> None:
+        self._before = set(before)
+        self._going = True
+
+    def __contains__(self, piece: object) -> bool:
+        self._going = self._going and isinstance(piece, Piece) and piece.wire in self._before
+        return self._going
+
+
+def _place(piece: Piece) -> int:
+    return list(_PARTS).index(piece.section)
+
+
+def _name(piece: Piece, old: _Seen) -> tuple[Section, str]:
+    if piece.section == "tools":
+        return "tools", "tools"
+    if piece.section == "system":
+        return "system", piece.path
+    if piece in old:
+        return "messages", "history"
+    return "messages", f"new {piece.role}".strip()
+
+
+def _roughly(text: str) -> int:
+    """Tokens by length: they are scaled to the reported ones, so only their shares count."""
+    return len(text) // 4 + 1
+
+
+def scaled(weights: Sequence[tuple[Section, str, int]], tokens: int) -> tuple[Stretch, ...]:
+    """Stretches of these weights that sum to ``tokens``.
+
+    >>> [stretch.tokens for stretch in scaled([("tools", "tools", 1), ("messages", "new", 2)], 10)]
+    [3, 7]
+    """
+    whole = sum(weight for _, _, weight in weights)
+    if not whole or tokens <= 0:
+        return ()
+    out, done, told = [], 0, 0
+    for section, name, weight in weights:
+        done += weight
+        upto = round(tokens * done / whole)
+        out.append(Stretch(section, name, upto - told))
+        told = upto
+    return tuple(out)
+
+
+_DECODER = msgspec.json.Decoder(_Line)
