@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,14 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SECONDS = 60.0
+# The protocol takes descriptor 3 to read and 4 to write.
+LAUNCH = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+os.dup2(ends[0], 3)
+os.dup2(ends[1], 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 def browser() -> str:
@@ -117,7 +126,9 @@ class Page:
     @property
     def requested(self) -> list[str]:
         """What the page asked for, itself included."""
-        sent = (event["params"] for event in self.events if event.get("method") == "Network.requestWillBeSent")
+        sent = (
+            event["params"] for event in self.events if event.get("method") == "Network.requestWillBeSent"
+        )
         return [params["request"]["url"] for params in sent]
 
 
@@ -129,12 +140,16 @@ def chromium(folder: Path) -> Iterator[Page]:
     ours_in, child_out = os.pipe()
     options = [
         *("--headless", "--disable-gpu", "--no-first-run", "--hide-scrollbars", "--remote-debugging-pipe"),
-        *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
+        *(
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--disable-dev-shm-usage",
+        ),
         f"--user-data-dir={folder}",
         *(["--no-sandbox"] if os.geteuid() == 0 else []),
     ]
-    # The protocol takes descriptor 3 to read and 4 to write.
-    command = ["sh", "-c", f'exec "$@" 3<&{child_in} 4>&{child_out}', "sh", program, *options]
+    command = [sys.executable, "-c", LAUNCH, str(child_in), str(child_out), program, *options]
     process = subprocess.Popen(
         command, pass_fds=(child_in, child_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

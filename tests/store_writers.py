@@ -1,43 +1,76 @@
 """Processes that write into one store: killed at any moment, or all at once into one session; and damaged bytes.
 
-A store is given by its URL. Run as a program it is one such process, and prints a line for every save that was
-acknowledged; where a server goes away, it waits for a line on its standard input, and tries again.
+A store is given by its URL. Run as a program it is one such process. It prints a line before and after every save; where a
+server goes away, it waits for a line on its standard input, and tries again.
 """
 
 from __future__ import annotations
 
+import json
+import re
+import secrets
 import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 from random import Random
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from llmbuffer import Message, Segment, Session, StableContext
+from llmbuffer import Message, Segment, Session, StableContext, ToolCall, ToolResult, Usage
+from llmbuffer.compaction import ClipToolOutput, Compaction, ElideToolResults, Summarizer, Truncator
 from llmbuffer.errors import ConflictError, StoreError, UnknownSessionError
+from llmbuffer.messages import canonical
 from llmbuffer.store import Store, open_store
 from llmbuffer.tokens import EstimateCounter
 
 T = TypeVar("T")
 CONTEXT = StableContext("gpt-5.5", [Segment("policy", "Be kind. " * 100, level="global")])
 ENOUGH = 10_000  # turns of a writer that nobody kills
+USAGE = Usage(100, 10)
+TAG = re.compile(rb"<([0-9a-f]{12})>")  # stands once in every message that a writer says
+ORIGINAL = re.compile(rb"\b[0-9a-f]{16}\b")  # an id in a marker
+
+
+def compaction() -> Compaction:
+    """A window so small that most turns are soon gone from the messages; the same in every process."""
+    hooks = [
+        ClipToolOutput(150),
+        ElideToolResults(keep_last=1),
+        Summarizer(lambda messages: f"{len(messages)} messages.", over=300, length=60),
+        Truncator(),
+    ]
+    return Compaction(3_000, hooks=hooks, horizon=50, reserve=200, strict=True)
 
 
 def session_in(store: Store, session_id: str) -> Session:
+    """The session, new or as it was saved; its clock stands still, so that requests do not depend on when they are built."""
+    options = {"tokens": EstimateCounter(), "clock": float, "compaction": compaction()}
     try:
-        return Session.load(store, session_id, tokens=EstimateCounter())
+        return Session.load(store, session_id, **options)
     except UnknownSessionError:
-        return Session(CONTEXT, tokens=EstimateCounter(), session_id=session_id, store=store)
+        return Session(CONTEXT, session_id=session_id, store=store, **options)
 
 
-def say(session: Session, *texts: str) -> None:
-    """Append and save, and tell that it was acknowledged."""
-    session.append([Message("user", text) for text in texts])
+def digest(session: Session) -> str:
+    """Of the messages, and of the bytes of the next request: as it is, and with a new turn, which may compact."""
+    seen = blake2b(digest_size=12)
+    for message in session.messages:
+        seen.update(canonical(message))
+    if not session._state.open_calls:
+        for said in (None, "And now?"):
+            seen.update(json.dumps(session.request(said).body).encode())
+    return seen.hexdigest()
+
+
+def save(session: Session, *tags: str) -> None:
+    """Tell what will be saved, save, and tell that it was acknowledged."""
+    print("saving", session.id, session.parent_id, digest(session), session.epoch, *tags, flush=True)
     patiently(session.save)
-    print(session.id, session.tip.depth, texts[-1], flush=True)
+    print("saved", session.id, flush=True)
 
 
 def patiently(step: Callable[[], T]) -> T:
@@ -62,19 +95,55 @@ def forgotten(store: Store, session_id: str) -> None:
         return
 
 
+def turn(session: Session, random: Random) -> None:
+    """A question, now and then with a call whose long result is clipped, and an answer; saved after each step."""
+    asked, called, answer = (secrets.token_hex(6) for _ in range(3))
+    request = session.request(f"<{asked}> " + "word " * random.randrange(300))
+    if random.random() < 0.5:
+        call = ToolCall(f"call_{called}", "track", f'{{"at": "<{called}>"}}')
+        request.observe(USAGE, Message("assistant", [call]))
+        save(session, asked, called)
+        called_back(session, random)
+        request = session.request()
+    request.observe(USAGE, Message("assistant", f"In Lyon. <{answer}>"))
+    save(session, asked, answer)
+
+
+def called_back(session: Session, random: Random) -> None:
+    """What the calls that are open return, if any is."""
+    for call_id in session._state.open_calls:
+        tag, words = secrets.token_hex(6), "word " * random.randrange(400)
+        session.append(Message("tool", [ToolResult(call_id, f"{words}<{tag}> {words}")]))
+        save(session, tag)
+
+
+def appended(session: Session, count: int) -> None:
+    """So many messages at once."""
+    tags = [secrets.token_hex(6) for _ in range(count)]
+    session.append([Message("user", f"<{tag}>") for tag in tags])
+    save(session, *tags)
+
+
 def write_until_killed(url: str, writer: str) -> None:
-    """Append, fork, append to the fork (now and then much at once), forget the fork before, and sweep with it."""
-    forks: list[Session] = []
+    """Say turns, compact, fork also forks (now and then much at once), and forget the forks before, and sweep with it."""
+    random = Random(secrets.token_bytes(8))
     with patiently(lambda: open_store(url)) as store:
         session = patiently(lambda: session_in(store, writer))
-        random = Random(f"{writer}-{session.tip.depth}")
-        for turn in range(ENOUGH):
-            say(session, f"{writer}-{turn}-" + "word " * random.randrange(400))
-            if turn % 4 == 3:
-                forks.append(session.fork())
-                many = 1_200 if random.random() < 0.05 else 1
-                say(forks[-1], *(f"{writer}-fork-{turn}-{number}" for number in range(many)))
-            if turn % 16 == 15:
+        known = patiently(lambda: [each.id for each in store.sessions() if each.parent_id == writer])
+        forks = [patiently(lambda name=name: session_in(store, name)) for name in known[:2]]  # type: ignore[misc]
+        for each in (session, *forks):
+            called_back(each, random)  # one that was killed in the middle of a turn goes on there
+        for number in range(ENOUGH):
+            turn(session, random)
+            if number % 4 == 2:
+                session.compact("asked for")
+                save(session)
+            if number % 4 == 3:
+                forks.append(random.choice([session, *forks]).fork())
+                save(forks[-1])
+                appended(forks[-1], 1_200 if random.random() < 0.05 else 1)
+                turn(random.choice(forks), random)
+            if number % 8 == 7:
                 forgotten(store, forks.pop(0).id)
 
 
@@ -82,10 +151,12 @@ def race(url: str, writer: str, turns: int) -> None:
     """Append to the one session that all have; whoever was too late is told, and looks again."""
     with open_store(url) as store:
         session = session_in(store, "shared")
-        for turn in range(turns):
+        for number in range(turns):
+            session.append(Message("user", f"{writer}-{number}"))
             try:
-                say(session, f"{writer}-{turn}")
-            except ConflictError as conflict:  # noqa: PERF203 - each turn is told for itself
+                session.save()
+                print(session.id, session.tip.depth, f"{writer}-{number}", flush=True)
+            except ConflictError as conflict:
                 print("conflict", conflict.ours, conflict.theirs, flush=True)
                 session = session_in(store, "shared")
 
@@ -110,22 +181,104 @@ def writers(url: str, count: int, *arguments: str) -> Iterator[list[subprocess.P
                 pipe.close()
 
 
+class Save(NamedTuple):
+    """What a writer says of a session that it saves: its digest, how often it was compacted, and its tags of all times."""
+
+    digest: str
+    epoch: int
+    tags: frozenset[str]
+
+
+class Told:
+    """What writers of one store told, round for round: the last save of each session, and those that may be in or not."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, Save] = {}
+        self.begun: dict[str, tuple[Save, int]] = {}  # with the compactions since the save before
+        self.forgotten: set[str] = set()
+        self.acknowledged: set[str] = set()
+        self.saves = self.compactions = 0
+
+    def hear(self, line: str) -> None:
+        """One line of a writer."""
+        what, session_id, *rest = line.split()
+        if what == "forgetting":
+            self.forgotten.add(session_id)
+        elif what == "saved":
+            self._is_in(session_id)
+            self.saves += 1
+            self.acknowledged |= self.last[session_id].tags
+        else:
+            parent_id, now, epoch, *tags = rest
+            before = self.last.get(session_id, self.last.get(parent_id, Save("", 0, frozenset())))
+            save = Save(now, int(epoch), before.tags | set(tags))
+            self.begun[session_id] = save, save.epoch - before.epoch
+
+    def _is_in(self, session_id: str) -> None:
+        self.last[session_id], compactions = self.begun.pop(session_id)
+        self.compactions += compactions
+
+    def check(self, url: str) -> None:
+        """Every chain verifies, every session is one of those told, and every tag is in its messages or its originals."""
+        with open_store(url) as store:
+            assert store.verify() == ()
+            there = {record.id for record in store.sessions()}
+            assert there <= {*self.last, *self.begun}
+            for session_id in sorted(there):
+                self._check_session(session_in(store, session_id))
+        assert {*self.last} - there <= self.forgotten, "a session vanished"
+        for gone in {*self.last, *self.begun} - there:
+            self.last.pop(gone, None)
+            self.begun.pop(gone, None)
+
+    def _check_session(self, session: Session) -> None:
+        now = digest(session)
+        if session.id in self.begun and self.begun[session.id][0].digest == now:
+            self._is_in(session.id)
+        self.begun.pop(session.id, None)
+        last = self.last[session.id]
+        assert now == last.digest, f"session {session.id} is not as it was saved"
+        missing = last.tags - tags_of(session)
+        assert not missing, f"session {session.id} lost {len(missing)} of {len(last.tags)} messages"
+
+
+def tags_of(session: Session) -> set[str]:
+    """The tags in its messages, in the originals that their markers name, and in the originals that those name."""
+    tags, seen, left = set[str](), set[bytes](), list(session.messages)
+    while left:
+        text = canonical(left.pop())
+        tags.update(tag.decode() for tag in TAG.findall(text))
+        for name in set(ORIGINAL.findall(text)) - seen:
+            seen.add(name)
+            found = session.original(name.decode())
+            left += [found] if isinstance(found, Message) else found
+    return tags
+
+
 def crash_round(
-    url: str, random: Random, count: int = 4, *, server_crash: Callable[[], None] | None = None
+    url: str,
+    random: Random,
+    count: int = 4,
+    *,
+    told: Told | None = None,
+    server_crash: Callable[[], None] | None = None,
 ) -> int:
     """Kill writers at a random moment, and check that all that was acknowledged is there. Returns how much that was.
 
-    ``server_crash`` kills the server and starts it again: before that the writers say something, and after it they go on.
+    ``told`` is what writers told in earlier rounds on the same store; it has to be there still. ``server_crash`` kills the
+    server and starts it again: before that the writers say something, and after it they go on.
     """
+    told = told if told is not None else Told()
+    before = told.saves
     with writers(url, count, "crash") as running:
-        lines = heard(running, random, random.randrange(1, 30))
+        lines = heard(running, random, random.randrange(1, 60))
         if server_crash is not None:
             server_crash()
             for process in running:
                 assert process.stdin is not None
                 process.stdin.write("go on\n")
                 process.stdin.flush()
-            lines += heard(running, random, random.randrange(1, 30))
+            lines += heard(running, random, random.randrange(1, 60))
         for process in running:
             process.kill()
         for process in running:
@@ -134,14 +287,14 @@ def crash_round(
             lines += process.stdout.readlines()
             problems = process.stderr.read()
             assert process.wait() == -signal.SIGKILL, f"a writer ended by itself: {problems}"
-    lines = [
-        line for line in lines if line.endswith("\n") and line != "gone\n"
-    ]  # the last one may be cut off
-    check_acknowledged(url, lines)
-    return sum(not line.startswith("forgetting ") for line in lines)
+    for line in lines:
+        if line.endswith("\n") and line != "gone\n":  # the last one may be cut off
+            told.hear(line)
+    told.check(url)
+    return told.saves - before
 
 
-def heard(running: list[subprocess.Popen[str]], random: Random, count: int) -> list[str]:
+def heard(running: Sequence[subprocess.Popen[str]], random: Random, count: int) -> list[str]:
     """So many lines of any of them."""
     lines = []
     for _ in range(count):
@@ -149,18 +302,6 @@ def heard(running: list[subprocess.Popen[str]], random: Random, count: int) -> l
         assert pipe is not None
         lines.append(pipe.readline())
     return lines
-
-
-def check_acknowledged(url: str, lines: list[str]) -> None:
-    """Every line that a writer printed is true of the store, and every chain verifies."""
-    split = [line.strip().split(" ", 2) for line in lines]
-    forgotten = {each[1] for each in split if each[0] == "forgetting"}
-    with open_store(url) as store:
-        assert store.verify() == ()
-        known = {record.id: store.messages(record.id) for record in store.sessions()}
-    for session_id, depth, *text in split:
-        if session_id != "forgetting" and not (session_id in forgotten and session_id not in known):
-            assert known[session_id][int(depth) - 1].text.strip() == text[0].strip(), (session_id, depth)
 
 
 def race_round(url: str, count: int, turns: int) -> tuple[int, int]:

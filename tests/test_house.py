@@ -63,7 +63,7 @@ FLOORS = [
         "turns",
         "tasking",
     },
-    {"explaining", "fanout", "limits", "team", "graph", "replay", "lint", "capture", "simulate", "engine", "pages", "report", "testing"},
+    {"explaining", "fanout", "limits", "team", "graph", "replay", "lint", "capture", "otel", "simulate", "engine", "pages", "report", "testing"},
     {"cli", "demo"},
 ]
 ROOMS: set[str] = set().union(*FLOORS)

@@ -4,9 +4,11 @@
     python tests/benchmarks/store_crash.py --store redis --rounds 100
     python tests/benchmarks/store_crash.py --store postgresql --rounds 100
 
-Every round starts four processes that append, fork and forget, and kills them with SIGKILL after a random number of
-acknowledged saves; then every acknowledged turn must be there and every chain must verify. Where there is a server, it is
-killed, too, in every third round, and started again while the writers wait. Servers are started on the loopback interface,
+Every round starts four processes that append, fork, compact and forget, and kills them with SIGKILL after a random number
+of saves. Then every chain must verify, every session must be as one of its saves left it (its messages, and the bytes of
+its next request), and every acknowledged message of this round and of those before it in the same store must be in the
+session or among its originals. Where there is a server, it is killed, too, in every third round, and started again while
+the writers wait. Servers are started on the loopback interface,
 as safe as they can be (``appendfsync always``, ``fsync on``).
 """
 
@@ -26,7 +28,9 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.redis_flips import flip_redis
 from tests.servers import redis_server
-from tests.store_writers import crash_round, filled, flip, race_round
+from tests.store_writers import Told, crash_round, filled, flip, race_round
+
+TOGETHER = 20  # rounds that go on in one store
 
 
 class Store(NamedTuple):
@@ -74,15 +78,22 @@ STORES = {"sqlite": sqlite, "redis": redis, "postgresql": postgresql}
 
 
 def crashes(store: Store, rounds: int, seed: int) -> str:
-    random, saves, restarts = Random(seed), 0, 0
+    random, saves, restarts, stores = Random(seed), 0, 0, [Told()]
     for number in range(rounds):
         crash = store.crash if number % 3 == 2 else None
         restarts += crash is not None
-        url = store.url(f"crash-{number // 25}")  # 25 rounds go on in one store
-        saves += crash_round(url, random, server_crash=crash)
-        print(f"\rround {number + 1} of {rounds}", end="", file=sys.stderr, flush=True)
+        if number % TOGETHER == 0:
+            stores.append(Told())
+        url = store.url(f"crash-{number // TOGETHER}")
+        saves += crash_round(url, random, told=stores[-1], server_crash=crash)
+        print(f"\rround {number + 1} of {rounds}, {saves:,} saves", end="", file=sys.stderr, flush=True)
     servers = f", the server in {restarts} of them" if restarts else ""
-    return f"kill -9: {rounds} rounds of 4 writers{servers}, {saves:,} acknowledged saves, none lost, every chain verifies"
+    acknowledged = sum(len(told.acknowledged) for told in stores)
+    compactions = sum(told.compactions for told in stores)
+    return (
+        f"kill -9: {rounds} rounds of 4 writers{servers}: {saves:,} acknowledged saves with {acknowledged:,} messages, none "
+        f"lost; {compactions:,} compactions; every chain verifies, nothing half-written"
+    )
 
 
 def races(store: Store, turns: int) -> str:

@@ -1,9 +1,9 @@
 """Teams in figures: `python tests/benchmarks/team.py [--json] [--only traces,captures] [--traces DIR] [--captures DIR]`.
 
 `traces`: the recorded teams of `multiagent_public.jsonl.gz` with a prompt for each agent (`separate`), one transcript of all
-(`shared`) and whatever the forecast takes (`auto`), under the rules and prices of four models; tokens and
+(`shared`) and whatever the forecast takes (`auto`), under the rules and prices of five models; tokens and
 costs are simulated. `captures`: what frameworks send in group chats, and the same conversations through a `Team`; counted in
-characters of the JSON of tools, system text and messages in that order, a string as one text part: what the longest common
+characters of the JSON (as SDKs write it) of tools, system text and messages in that order, a string as one text part: what the longest common
 prefix with an earlier request covers could be re-used at best. Measured on the bodies.
 """
 
@@ -28,12 +28,17 @@ MODELS = [
     ("openai", "gpt-5.5"),
     ("openai", "gpt-5.6"),
     ("openai", "gpt-4o"),
+    ("deepseek", "deepseek-v4-pro"),
 ]
 LAYOUTS = ("separate", "shared", "auto")
 CAPTURES = [
     ("LangGraph, 3 agents", "langchain", "langgraph_3_agents_shared_messages"),
     ("AutoGen classic, round robin", "autogen_conversable", "groupchat_round_robin"),
-    ("AutoGen classic, auto speaker", "autogen_conversable", "groupchat_auto_speaker"),
+    (
+        "AutoGen classic, auto speaker (without the selecting requests)",
+        "autogen_conversable",
+        "groupchat_auto_speaker",
+    ),
     ("AutoGen agentchat, round robin", "autogen_agentchat", "round_robin_3_agents"),
 ]
 
@@ -80,7 +85,7 @@ def captures(folder: Path) -> list[dict[str, Any]]:
         bodies = list(_bodies(folder / f"{file}.jsonl.gz", scenario))
         speaking = [body for body in bodies if _agent(body) is not None]
         row: dict[str, Any] = {"capture": title, "requests": len(speaking), "as captured": _reuse(speaking)}
-        for roles in ("turn", "sticky"):
+        for roles in ("turn", "sticky", "auto"):
             row[f"shared, roles {roles}"] = _reuse(_through_team(speaking, roles))
         rows.append({**row, "measured": True})
     return rows
@@ -142,7 +147,7 @@ def _reuse(bodies: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 def _text(body: Mapping[str, Any]) -> str:
     messages = [{**message, "content": _parts(message.get("content"))} for message in body["messages"]]
     pieces = [*body.get("tools", []), *messages]
-    return "".join(json.dumps(piece, sort_keys=True) for piece in pieces)
+    return "".join(json.dumps(piece, sort_keys=True, separators=(",", ":")) for piece in pieces)
 
 
 def _parts(content: Any) -> Any:
@@ -175,7 +180,7 @@ def _show_captures(rows: list[dict[str, Any]]) -> None:
         "captured group chats, measured: characters that no earlier request covers (and the share that one does)"
     )
     for row in rows:
-        kinds = ("as captured", "shared, roles turn", "shared, roles sticky")
+        kinds = ("as captured", "shared, roles turn", "shared, roles sticky", "shared, roles auto")
         cells = "; ".join(
             f"{kind} {row[kind]['not reusable']:,} ({row[kind]['reuse']:.1%})" for kind in kinds
         )

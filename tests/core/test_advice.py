@@ -46,7 +46,9 @@ def rebilled(order: tuple[str, ...], changes: dict[str, float], tokens: dict[str
     lengths=st.lists(st.integers(1, 50), min_size=4, max_size=4),
     seed=st.integers(0, 1000),
 )
-def test_no_other_order_of_one_level_bills_less_again(rates: list[float], lengths: list[int], seed: int) -> None:
+def test_no_other_order_of_one_level_bills_less_again(
+    rates: list[float], lengths: list[int], seed: int
+) -> None:
     seen = history(rates, lengths, 12, seed)
     advice = advise_order(seen)
     changes, tokens = dict(advice.changes), dict(zip("abcd", lengths, strict=True))
@@ -116,7 +118,9 @@ def test_the_costs_of_pauses_are_those_of_a_simulation(gaps: list[float]) -> Non
 
 def test_reading_pays_up_to_the_break_even() -> None:
     at = advise_idle([1.0], CLAUDE).break_even
-    assert at == 300 + 11 * 270  # (1.25 - 0.1) / 0.1 = 11.5 reads cost as much as writing in place of one more
+    assert (
+        at == 300 + 11 * 270
+    )  # (1.25 - 0.1) / 0.1 = 11.5 reads cost as much as writing in place of one more
     within, beyond = advise_idle([at], CLAUDE), advise_idle([at + 1], CLAUDE)
     assert within.costs["keep-alive"] < within.costs["short"]
     assert within.pings == 11

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
@@ -26,11 +27,12 @@ from hypothesis import strategies as st
 from tests.loopback import Failure, Said, loopback
 
 from llmbuffer import MessageError, Usage
+from llmbuffer.bodies import pieces
 from llmbuffer.breaks.volatile import is_dynamic, volatile_in
 from llmbuffer.capture import Captured, Recorder, read_log, redacted
 from llmbuffer.capture.pseudonyms import Pseudonyms
 from llmbuffer.errors import DialectError
-from llmbuffer.explaining import BreakDetector, explain
+from llmbuffer.explaining import BreakDetector, explain, wire_of
 from llmbuffer.simulate import ProviderServer
 from llmbuffer.tokens import EstimateCounter
 
@@ -87,8 +89,9 @@ class Asking:
     }
 
     def gemini(self) -> None:
-        options: Any = {"base_url": self.server.gemini_url, "httpx_client": self.recorder.http_client()}
-        with genai.Client(api_key=KEY, http_options=options) as client:
+        with self.recorder.http_client() as http:  # the SDK leaves closing it to its owner
+            options: Any = {"base_url": self.server.gemini_url, "httpx_client": http}
+            client = genai.Client(api_key=KEY, http_options=options)
             client.models.generate_content(model="gemini-3.1-pro", contents=RULES)
 
     def gemini_stream(self) -> None:
@@ -120,12 +123,9 @@ class Asking:
 
     def async_gemini(self) -> None:
         async def ask() -> None:
-            options: Any = {
-                "base_url": self.server.gemini_url,
-                "httpx_async_client": self.recorder.async_http_client(),
-            }
-            client = genai.Client(api_key=KEY, http_options=options).aio
-            async with client:
+            async with self.recorder.async_http_client() as http:
+                options: Any = {"base_url": self.server.gemini_url, "httpx_async_client": http}
+                client = genai.Client(api_key=KEY, http_options=options).aio
                 await client.models.generate_content(model="gemini-3.1-pro", contents=RULES)
 
         anyio.run(ask)
@@ -386,6 +386,46 @@ def test_a_stream_that_nobody_reads_to_its_end_is_not_completed() -> None:
     assert [(each.completed, each.error) for each in seen] == [(False, None)]
 
 
+def test_a_task_that_is_cancelled_in_a_stream_is_recorded_and_stays_cancelled() -> None:
+    seen: list[Captured] = []
+    recorder = Recorder(seen.append)
+
+    async def ask(url: str) -> bool:
+        client = openai.AsyncOpenAI(
+            base_url=url + "/v1", api_key=KEY, http_client=recorder.async_http_client()
+        )
+        async with client:
+            with anyio.CancelScope() as scope:
+                asked: Any = {"model": "gpt-5.5", "messages": ASKED, "stream": True}
+                async for chunk in await client.chat.completions.create(**asked):
+                    if chunk.choices and chunk.choices[0].delta.content == "Hel":
+                        scope.cancel()
+            return scope.cancelled_caught
+
+    with loopback([Said("Hello, Ann", held=True)]) as server:
+        assert anyio.run(ask, server.url)
+    assert [(each.completed, each.status) for each in seen] == [(False, 200)]
+    assert recorder.lost == 0
+
+
+def test_threads_share_a_recorder_and_keep_their_labels(tmp_path: Path, provider: ProviderServer) -> None:
+    log = tmp_path / "log.jsonl"
+    recorder = Recorder(log)
+    client = openai.OpenAI(base_url=provider.openai_url, api_key=KEY, http_client=recorder.http_client())
+
+    def ask(name: str) -> None:
+        with recorder.label(agent=name):
+            for _ in range(5):
+                client.chat.completions.create(model="gpt-5.5", messages=[{"role": "user", "content": name}])
+
+    with client, ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, "abcdefgh"))
+    seen = list(read_log(log))
+    assert (len(seen), recorder.recorded, recorder.lost) == (40, 40, 0)
+    said = {(each.agent, (each.body or {})["messages"][0]["content"]) for each in seen}
+    assert len(said) == 8
+
+
 def test_requests_that_no_model_is_asked_pass_unrecorded(provider: ProviderServer) -> None:
     seen: list[Captured] = []
     recorder = Recorder(seen.append)
@@ -498,6 +538,86 @@ def test_capturing_loads_no_http_library() -> None:
 
 
 NAMES = Pseudonyms(b"0123456789abcdef", COUNT)
+SECRETS = ["Zanzibar", "4711", "quux@example.test", "2031-05-06"]
+WORD = "Zanzibar 4711 quux@example.test 2031-05-06"
+SCHEMA = {
+    "type": "object",
+    "title": WORD,
+    "properties": {WORD: {"type": "string", "enum": [WORD], "default": WORD, "description": WORD}},
+    "required": [WORD],
+    "$defs": {WORD: {"const": WORD, "examples": [4711]}},
+}
+PRIVATE: dict[str, dict[str, Any]] = {
+    "openai": {
+        "model": "gpt-5.5",
+        "user": WORD,
+        "metadata": {WORD: WORD},
+        "stop": [WORD],
+        "tools": [{"type": "function", "function": {"name": WORD, "description": WORD, "parameters": SCHEMA}}],
+        "tool_choice": {"type": "function", "function": {"name": WORD}},
+        "messages": [
+            {"role": "system", "content": WORD, "name": WORD},
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": WORD}}, {"type": "text", "text": WORD}]},
+            {
+                "role": "assistant",
+                "tool_calls": [{"id": WORD, "type": "function", "function": {"name": WORD, "arguments": json.dumps({WORD: [4711, WORD]})}}],
+            },
+            {"role": "tool", "tool_call_id": WORD, "content": WORD},
+        ],
+        "response_format": {"type": "json_schema", "json_schema": {"name": WORD, "schema": SCHEMA}},
+    },
+    "anthropic": {
+        "model": "claude-sonnet-5.5",
+        "system": [{"type": "text", "text": WORD, "cache_control": {"type": "ephemeral", "ttl": "1h"}}],
+        "metadata": {"user_id": WORD},
+        "tools": [{"name": WORD, "description": WORD, "input_schema": SCHEMA}],
+        "mcp_servers": [{"type": "url", "url": WORD, "name": WORD, "authorization_token": WORD}],
+        "messages": [
+            {"role": "user", "content": [{"type": "document", "title": WORD, "source": {"type": "text", "data": WORD}}]},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": WORD, "name": WORD, "input": {WORD: {WORD: 4711}}}]},
+            {"role": "assistant", "content": [{"type": "thinking", "thinking": WORD, "signature": WORD}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": WORD, "content": [{"type": "text", "text": WORD}]}]},
+        ],
+    },
+    "openai-responses": {
+        "model": "gpt-5.5",
+        "instructions": WORD,
+        "prompt_cache_key": WORD,
+        "prompt": {"id": WORD, "variables": {WORD: WORD}},
+        "tools": [{"type": "mcp", "server_label": WORD, "headers": {WORD: WORD}}],
+        "input": [
+            {"role": "user", "content": [{"type": "input_text", "text": WORD}]},
+            {"type": "function_call", "call_id": WORD, "name": WORD, "arguments": json.dumps({WORD: 4711})},
+            {"type": "function_call_output", "call_id": WORD, "output": WORD},
+            {"type": "reasoning", "id": WORD, "summary": [{"type": "summary_text", "text": WORD}], "encrypted_content": WORD},
+        ],
+    },
+    "gemini": {
+        "systemInstruction": {"parts": [{"text": WORD}]},
+        "cachedContent": WORD,
+        "tools": [{"functionDeclarations": [{"name": WORD, "description": WORD, "parameters": SCHEMA}]}],
+        "contents": [
+            {"role": "user", "parts": [{"text": WORD}, {"inlineData": {"mimeType": "image/png", "data": WORD}}]},
+            {"role": "model", "parts": [{"functionCall": {"name": WORD, "args": {WORD: 4711}}, "thoughtSignature": WORD}]},
+            {"role": "user", "parts": [{"functionResponse": {"name": WORD, "response": {WORD: [WORD]}}}]},
+        ],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wire", PRIVATE)
+def test_no_word_of_a_body_outlives_redaction_and_its_structure_does(wire: str) -> None:
+    shown = redacted(PRIVATE[wire], NAMES)
+    text = json.dumps(shown)
+    assert [secret for secret in SECRETS if secret in text] == []
+    assert wire_of(shown) == wire
+    assert [piece.kind for piece in pieces(shown, wire_of(shown))] == [
+        piece.kind for piece in pieces(PRIVATE[wire], wire_of(PRIVATE[wire]))
+    ]
+    assert shown.get("model") == PRIVATE[wire].get("model")
+    assert redacted(PRIVATE[wire], NAMES) == shown
+
+
 TEXTS = st.text(
     alphabet=st.one_of(
         st.sampled_from("abc XYZ019 \n,.:;<>/-_é客"), st.characters(blacklist_categories=["Cs"])

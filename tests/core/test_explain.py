@@ -288,3 +288,36 @@ class TestCommand:
 def test_the_record_is_planned_or_an_alarm() -> None:
     assert CacheBreak("thawed", "tools", 10, 1.0).planned
     assert not CacheBreak("expired", "messages", 10, 1.0).planned
+
+
+def test_the_page_on_breaks_lists_every_cause_with_its_fix() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "breaks.md").read_text("utf-8")
+    table = page.partition("## Causes")[2].partition("## Advice")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| `")]
+    assert {cause.strip("`"): fix for cause, fix in rows} == FIXES
+
+
+def test_dynamic_text_of_the_last_turn_may_go() -> None:
+    detector = BreakDetector(model="gpt-5.5")
+    looked_up = f"<context name='retrieved'>{'Facts. ' * 2_000}</context>"
+    first = chat("Hello")
+    first["messages"].append({"role": "user", "content": looked_up})
+    assert detector.see(first, at=0.0) is None
+    assert detector.see(chat("Hello", "Hi!", "And now?"), at=1.0) is None
+    inside = chat("Hello", "Hi!", "And now?", system=f"{looked_up} {LONG}")
+    found = detector.see(inside, at=2.0)
+    assert found is not None
+    assert found.section == "system", (
+        "what stands in front of the history must not change, however it is framed"
+    )
+
+
+def test_a_break_that_was_declared_is_planned() -> None:
+    detector = BreakDetector()
+    detector.see(chat("a", "b", "c"), at=0.0)
+    found = detector.see(chat("Summary.", "c"), at=1.0, planned="compacted")
+    assert found is None or found.planned
+    found = detector.see(chat("Summary.", "c", system="You" + LONG), at=2.0, planned="thawed")
+    assert found is not None
+    assert (found.cause, found.planned) == ("thawed", True)
+    assert detector.see(chat("Summary.", "c", system="You" + LONG), at=3.0) is None

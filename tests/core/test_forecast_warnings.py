@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from llmbuffer import CacheBreak, Message, Opaque, Segment, Session, StableContext, ToolCall, ToolResult, Usage
+from llmbuffer import (
+    CacheBreak,
+    Message,
+    Opaque,
+    Segment,
+    Session,
+    StableContext,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
 from llmbuffer.dialects.anthropic import Anthropic
 from llmbuffer.dialects.anthropic_rules import rules_for
 from llmbuffer.rules import Diagnosis
@@ -270,8 +280,14 @@ def test_a_prompt_that_the_provider_finds_too_short_is_one_fault() -> None:
 def test_two_evictions_are_two_faults() -> None:
     session = session_of()
     served(session)
-    found = [served(session, str(index), read=read).cache_break for index, read in enumerate((0.0, 0.0, None))]
-    assert [each.cause if each else None for each in found] == ["evicted-or-routed", "evicted-or-routed", None]
+    found = [
+        served(session, str(index), read=read).cache_break for index, read in enumerate((0.0, 0.0, None))
+    ]
+    assert [each.cause if each else None for each in found] == [
+        "evicted-or-routed",
+        "evicted-or-routed",
+        None,
+    ]
 
 
 def test_a_part_that_was_not_served_is_a_break() -> None:
@@ -283,7 +299,8 @@ def test_a_part_that_was_not_served_is_a_break() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cause", "section"), [("tool-schema-changed", "tools"), ("system-changed", "system"), ("expired", "messages")]
+    ("cause", "section"),
+    [("tool-schema-changed", "tools"), ("system-changed", "system"), ("expired", "messages")],
 )
 def test_the_provider_s_own_diagnosis_makes_a_loss_certain(cause: str, section: str) -> None:
     session = session_of()

@@ -150,8 +150,9 @@ def test_whatever_the_label_the_shares_are_the_whole(
         )
     )
     total = sum(ledger.by(by).values(), Share())
-    assert Usage(
-        total.input_tokens, total.output_tokens, total.cache_read_tokens, total.cache_write_tokens
-    ) == usage
+    assert (
+        Usage(total.input_tokens, total.output_tokens, total.cache_read_tokens, total.cache_write_tokens)
+        == usage
+    )
     assert total.cost == pytest.approx(paid.total)
     assert total.breaks == int(read < whole or by != "segment")

@@ -11,6 +11,7 @@ import pytest
 from llmbuffer import Image, Message, Session, StableContext, Text, Tool, ToolCall, ToolResult, Usage
 from llmbuffer.errors import DialectError, MessageError
 from llmbuffer.reconcile import DictHost, Policy, leaves_of
+from llmbuffer.store import open_store
 from llmbuffer.tokens import EstimateCounter
 
 LONG = "Answer in full sentences and name the page of the manual. " * 120
@@ -38,7 +39,10 @@ def call(number: int) -> list[Item]:
 
 
 def tool(name: str, **schema: Any) -> Item:
-    return {"type": "function", "function": {"name": name, "description": f"Does {name}.", "parameters": schema}}
+    return {
+        "type": "function",
+        "function": {"name": name, "description": f"Does {name}.", "parameters": schema},
+    }
 
 
 def usage_for(plan: Any) -> Usage:
@@ -151,6 +155,21 @@ def test_forks_go_back_and_forth_without_converting_anew() -> None:
     assert host.conversions == 4
 
 
+@pytest.mark.parametrize("loaded", [False, True])
+def test_what_a_session_held_before_its_host_came_is_recognised(loaded: bool) -> None:
+    store = open_store("memory:")
+    session, items = session_of(store=store), [user("q")]
+    plan = session.reconcile(system="Be kind.", messages=items)
+    plan.observe(usage_for(plan), Message("assistant", "a"))
+    session.save()
+    more = [*items, said("a"), user("b")]
+    for relation, messages in (("extension", more), ("same", items), ("forked", [*items, said("c")])):
+        known = Session.load(store, session.id, tokens=EstimateCounter()) if loaded else session.fork()
+        plan = known.reconcile(system="Be kind.", messages=messages)
+        assert plan.relation == relation
+        assert plan.observe(usage_for(plan)).cache_break is None
+
+
 # Breaks
 
 
@@ -161,7 +180,6 @@ def test_forks_go_back_and_forth_without_converting_anew() -> None:
         ({"system": LONG + "Be brief."}, "system-changed", "system[0]"),
         ({"tools": [tool("look"), tool("find")]}, "tools-added", "tools[1]"),
         ({"tools": [tool("look", type="object")]}, "tool-schema-changed", "tools[0]"),
-        ({"params": {"reasoning_effort": "low"}}, "params-changed", "params.reasoning_effort"),
         ({"messages": [said("a"), user("b")]}, "history-truncated", "messages[0]"),
         ({"messages": [user("q"), said("x"), user("b")]}, "history-edited", "messages[1]"),
     ],
@@ -180,7 +198,16 @@ def test_what_the_host_does_to_the_prefix_is_a_break_at_once(change: Item, cause
     assert plan.cache_break is None
 
 
-@pytest.mark.moves_prefix(reason="the host changes what it sent")
+def test_params_that_the_cache_depends_on_are_a_break_at_once() -> None:
+    session, items = session_of(), [user("q" * 400)]
+    plan = session.reconcile(messages=items, params={"temperature": 0})
+    plan.observe(usage_for(plan))
+    plan = session.reconcile(messages=items, params={"temperature": 1, "response_format": StrangeHost})
+    assert plan.cache_break is not None
+    assert (plan.cache_break.cause, plan.cache_break.path) == ("params-changed", "params.response_format")
+    assert session.reconcile(messages=items, params={"temperature": 1}).cache_break is not None
+
+
 def test_a_break_waits_until_it_is_observed() -> None:
     session, items = session_of(), [user("q"), said("a"), user("b")]
     plan = session.reconcile(messages=items)
@@ -189,6 +216,15 @@ def test_a_break_waits_until_it_is_observed() -> None:
     plan = session.reconcile(messages=items[1:])
     assert (plan.relation, plan.cache_break and plan.cache_break.cause) == ("same", "history-truncated")
     assert plan.observe(usage_for(plan)).cache_break is not None
+
+
+def test_what_was_never_sent_cannot_be_lost() -> None:
+    session, items = session_of(), [user("q"), said("a")]
+    plan = session.reconcile(messages=items)
+    plan.observe(usage_for(plan))
+    session.reconcile(messages=[*items, user("b"), said("c")])  # the host's call failed
+    plan = session.reconcile(messages=[*items, user("[gone]"), said("c")])
+    assert (plan.relation, plan.cache_break) == ("edited", None)
 
 
 def test_a_fork_and_a_retry_break_nothing() -> None:
@@ -229,7 +265,9 @@ def test_what_the_dialect_cannot_send_is_no_reason_to_stop() -> None:
     assert plan.unknown == (0,)
 
 
-@pytest.mark.parametrize("items", [call(1)[1:], [user("q"), call(1)[0]], [user("q"), call(1)[0], user("never mind")]])
+@pytest.mark.parametrize(
+    "items", [call(1)[1:], [user("q"), call(1)[0]], [user("q"), call(1)[0], user("never mind")]]
+)
 def test_calls_and_results_that_the_host_leaves_unpaired_go_through(items: list[Item]) -> None:
     session = session_of()
     plan = session.reconcile(messages=items)
@@ -244,13 +282,13 @@ def test_a_response_of_another_shape_changes_nothing() -> None:
     with pytest.raises(DialectError):
         plan.observe(object())
     assert len(session.ledger) == 0
-    assert session.messages == ()
+    assert session.tip.depth == 0
     plan.observe(usage_for(plan), said("a"))
-    assert [message.text for message in session.messages] == ["q", "a"]
+    assert [each.text for each in session.messages] == ["q", "a"]
 
 
 def test_an_unknown_option_is_refused() -> None:
-    with pytest.raises(MessageError, match="unknown options .'lern'"):
+    with pytest.raises(MessageError, match=r"unknown options .'lern'"):
         session_of().reconcile(messages=[], lern=True)
     with pytest.raises(MessageError, match="history is 'mine'"):
         Policy(history="mine")  # type: ignore[arg-type]
@@ -273,7 +311,9 @@ def test_tools_keep_the_order_and_bytes_first_seen() -> None:
     assert plan.hidden == ()
 
 
-@pytest.mark.parametrize(("dialect", "native"), [("openai", True), ("openai-responses", True), ("anthropic", False)])
+@pytest.mark.parametrize(
+    ("dialect", "native"), [("openai", True), ("openai-responses", True), ("anthropic", False)]
+)
 def test_a_tool_that_is_hidden_for_one_call_stays_in_the_list(dialect: str, native: bool) -> None:
     model = "claude-sonnet-5.5" if dialect == "anthropic" else "gpt-5.6"
     session = session_of(model, dialect)
@@ -283,7 +323,7 @@ def test_a_tool_that_is_hidden_for_one_call_stays_in_the_list(dialect: str, nati
     assert plan.hidden == ("a",)
     assert "cannot be used" in str(plan.refusal("a"))
     assert plan.refusal("b") is None
-    choice = plan.arguments.get("tool_choice")
+    choice: Any = plan.arguments.get("tool_choice")
     if native:
         assert choice["type"] == "allowed_tools"
         assert "'b'" in str(choice)
@@ -376,7 +416,9 @@ def test_text_that_stays_the_same_in_a_turn_stays_where_it_is() -> None:
     ("model", "dialect", "at_end"),
     [("gpt-5.5", "openai", True), ("claude-haiku-4.5", "anthropic", False), ("tiny", "llamacpp", True)],
 )
-def test_text_that_changes_within_a_turn_goes_to_the_end_where_it_may(model: str, dialect: str, at_end: bool) -> None:
+def test_text_that_changes_within_a_turn_goes_to_the_end_where_it_may(
+    model: str, dialect: str, at_end: bool
+) -> None:
     session, items = session_of(model, dialect), [user("q")]
     session.reconcile(messages=items, dynamic={"clock": "12:00"})
     items += call(1)
@@ -386,6 +428,7 @@ def test_text_that_changes_within_a_turn_goes_to_the_end_where_it_may(model: str
     assert "12:01" in plan.tail.text
     role = "user" if dialect == "llamacpp" else "system"
     assert plan.tail.role == (role if at_end else "user")
+    assert ("dynamic-in-prefix" in plan.forecast.warnings) is not at_end
 
 
 def test_a_history_without_a_user_takes_the_tail_at_its_end() -> None:

@@ -620,7 +620,7 @@ def test_output_is_as_reported_else_counted() -> None:
         ({"dialect": "nope"}, UnknownDialectError, "unknown dialect 'nope'"),
         ({"model": "gpt-nope"}, UnknownModelError, "no cache rules for model 'gpt-nope' in dialect 'openai'"),
         ({"dialect": "anthropic", "model": "gpt-5.5"}, UnknownModelError, "claude-"),
-        ({"layout": "auto"}, ReplayError, "unknown layout 'auto': use one of recorded, default, buffered"),
+        ({"layout": "best"}, ReplayError, "unknown layout 'best': use one of recorded, default, buffered"),
         ({"noise": ["wind"]}, ReplayError, "unknown noise 'wind'"),
         ({"noise": ["clock"], "layout": "recorded"}, ReplayError, "without noise"),
         ({"placement": "top"}, ReplayError, "unknown placement 'top'"),
@@ -735,6 +735,103 @@ def test_predicted_reads_agree_with_those_that_providers_reported() -> None:
         assert left["read_less"] == left["read_nothing"]
         assert found[source].within_2_percent > 0.97
         assert found[source].median_error_tokens < 10
+
+
+def group_chat(named: bool, turns: int = 12) -> dict[str, Any]:
+    """Three agents in rotation, each with its own view of one chat: own words as the assistant's, others' as a user's."""
+    names, pool, calls = (
+        ("ann", "bob", "cyd"),
+        [user("Build a shed.", **({"name": "guest"} if named else {}))],
+        [],
+    )
+    views: dict[str, list[int]] = {name: [0] for name in names}
+    for turn in range(turns):
+        speaker, text = names[turn % 3], f"Step {turn}: " + f"board {turn}, nail 3. " * 60
+        calls.append((speaker, list(views[speaker]), len(pool)))
+        for name in names:
+            views[name].append(len(pool))
+            pool.append(
+                assistant(text) if name == speaker else user(text, **({"name": speaker} if named else {}))
+            )
+            if name == speaker:
+                calls[-1] = (speaker, calls[-1][1], len(pool) - 1)
+    return team(calls, pool)
+
+
+@pytest.mark.parametrize(("dialect", "model"), MODELS)
+def test_agents_that_hear_each_other_share_a_transcript(dialect: str, model: str, tmp_path: Path) -> None:
+    recordings = taken(tmp_path, group_chat(named=True))
+    found = {
+        layout: replayed(recordings, dialect=dialect, model=model, layout=layout).total
+        for layout in ("buffered", "separate", "shared", "auto")
+    }
+    assert found["separate"].hit_ratio == found["buffered"].hit_ratio
+    assert found["shared"].hit_ratio > found["separate"].hit_ratio + 0.15
+    assert found["auto"] == found["shared"]
+    assert [found[layout].shared_sessions for layout in ("separate", "shared", "auto")] == [None, 1, 1]
+    assert found["auto"].requests == 12
+
+
+@pytest.mark.moves_prefix(
+    reason="agents that cannot be retold each bring another history into one transcript"
+)
+def test_without_names_nothing_is_retold(tmp_path: Path) -> None:
+    [recording] = taken(tmp_path, group_chat(named=False))
+    auto = replayed([recording], layout="auto").total
+    assert auto.shared_sessions == 0
+    assert auto.hit_ratio == replayed([recording], layout="separate").total.hit_ratio
+    assert replayed([recording], layout="shared").total.shared_sessions == 1
+
+
+def test_one_agent_is_no_team(tmp_path: Path) -> None:
+    recordings = taken(tmp_path, session())
+    auto = replayed(recordings, layout="auto").total
+    assert (auto.shared_sessions, auto.hit_ratio) == (0, replayed(recordings).total.hit_ratio)
+    together = replayed(recordings, layout="shared").total
+    assert (together.requests, together.shared_sessions) == (12, 1)
+
+
+def test_an_agents_own_instruction_and_noise_do_not_stay_in_the_transcript(tmp_path: Path) -> None:
+    recorded = group_chat(named=True)
+    recorded["pool"].append(user("Reply in one word."))
+    for call in recorded["calls"]:
+        call["messages"].append(len(recorded["pool"]) - 1)
+    recordings = taken(tmp_path, recorded)
+    assert replayed(recordings, layout="shared").total.hit_ratio > 0.8
+    noisy = replayed(recordings, layout="shared", noise=NOISE, seed=7).total
+    assert noisy.share_of_oracle is not None
+    assert noisy.share_of_oracle > 0.8
+
+
+@pytest.mark.moves_prefix(reason="the recorded program sent a shorter history")
+def test_a_transcript_that_a_call_does_not_go_on_from_is_gone_back_on(tmp_path: Path) -> None:
+    recorded = group_chat(named=True)
+    recorded["calls"][6]["messages"] = recorded["calls"][6]["messages"][:3]
+    [recording] = taken(tmp_path, recorded)
+    for dialect, model in MODELS:
+        total = replayed([recording], dialect=dialect, model=model, layout="shared").total
+        assert total.requests == 12
+        assert total.hit_ratio > 0.7
+
+
+@pytest.mark.moves_prefix(reason="recorded programs replaced what they had sent, a plan among it")
+def test_recorded_teams_are_laid_out_at_the_least_cost() -> None:
+    recordings = list(read_recordings(traces("multiagent")))
+    for dialect, model in (MODELS[2], ("openai", "gpt-4o")):
+        found = {
+            layout: replay(recordings, dialect=dialect, model=model, layout=layout, recorded_usage=False).rows
+            for layout in ("separate", "shared", "auto")
+        }
+        for source, auto in found["auto"].items():
+            costs = {layout: found[layout][source].cost_usd for layout in ("separate", "shared")}
+            assert auto.cost_usd is not None
+            assert auto.cost_usd <= 1.01 * min(cost for cost in costs.values() if cost is not None), (
+                model,
+                source,
+            )
+        for source, points in (("whowhen-captain", 0.11), ("whowhen-magentic", 0.08)):
+            gain = found["auto"][source].hit_ratio - found["separate"][source].hit_ratio
+            assert gain >= points, (model, source)
 
 
 def test_long_sessions_and_teams_replay_without_a_skip() -> None:

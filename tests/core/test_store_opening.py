@@ -59,7 +59,7 @@ def test_a_relative_and_an_absolute_path_name_one_file(
         assert two.get("k") == b"v"
 
 
-@pytest.mark.parametrize("policy", ["lru", "lfu", "s3fifo", "cost"])
+@pytest.mark.parametrize("policy", ["arc", "lru", "lfu", "s3fifo", "cost"])
 def test_every_policy_keeps_the_capacity(policy: str) -> None:
     with open_store("memory:", capacity="1 kB", policy=policy) as store:
         for number in range(100):

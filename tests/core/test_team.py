@@ -161,13 +161,11 @@ def test_whole_prompts_are_shared_as_far_as_they_are_common() -> None:
         roles="turn",
     )
     body = team.request("bob", "Hello").body
-    assert COMMON in body["messages"][0]["content"]
+    assert COMMON.strip() in body["messages"][0]["content"]
     assert "You are bob." in texts_of(body)[-1]
     assert "You are ann." not in json.dumps(body)
-    assert (
-        Team(session_of(), team.members, "separate").request("bob", "Hello").body["messages"][1]["content"]
-        == prompts["bob"]
-    )
+    apart = Team(session_of(system=""), team.members, "separate")
+    assert apart.request("bob", "Hello").body["messages"][0]["content"] == prompts["bob"]
 
 
 @pytest.mark.parametrize(
@@ -227,13 +225,13 @@ def test_a_shared_transcript_reads_what_separate_prompts_write_again(dialect: st
     for layout, roles in LAYOUTS:
         with ProviderServer(rules=RULES) as server, client_of(dialect, server) as client:
             team = Team(session_of(dialect, client=client), members(), layout, roles=roles)
-            team.append("Build a shed. " * 300)
+            team.append("Build a shed. " * 2000)
             for turn in range(9):
                 team.respond(["ann", "bob", "cyd"][turn % 3])
             usage[f"{layout} {roles}"] = team.ledger.usage
     apart = usage.pop("separate auto")
     for together in usage.values():
-        assert together.hit_ratio > apart.hit_ratio + 0.05
+        assert together.hit_ratio > apart.hit_ratio + 0.03
         assert (
             together.fresh_tokens + together.cache_write_tokens
             < apart.fresh_tokens + apart.cache_write_tokens
@@ -244,7 +242,7 @@ def test_a_shared_transcript_reads_what_separate_prompts_write_again(dialect: st
 def test_a_shared_prompt_goes_on_from_the_last_one_whoever_speaks(roles: Any) -> None:
     team = team_of("shared", roles)
     team.append("Build a shed.")
-    last: list[str] = []
+    last = [""]
     for turn in range(7):
         request = team.request(["ann", "bob", "cyd"][turn % 3])
         now = texts_of(request.body)
@@ -308,9 +306,14 @@ def test_what_a_user_says_to_one_is_said_to_all_once_it_is_answered(layout: Any,
 @pytest.mark.parametrize(("layout", "roles"), LAYOUTS)
 def test_nobody_answers_itself_without_a_cue(layout: Any, roles: Any) -> None:
     team = team_of(layout, roles)
-    assert "ann, it is your turn." in texts_of(team.request("ann").body)
+    asked = [text for text in texts_of(team.request("ann").body) if not text.startswith("<context")]
+    assert asked == (
+        ["ann, it is your turn."]
+        if roles != "sticky"
+        else ["The role of ann, and of nobody else:\nYou plan."]
+    )
     say(team, "ann", "One.", "Two.")
-    assert "ann, it is your turn." not in texts_of(team.request("bob").body)
+    assert team.request("ann").body["messages"][-1]["role"] == "user"
     assert [said.speaker for said in team.history] == ["ann", "ann"]
 
 
@@ -574,7 +577,6 @@ def test_an_unpriced_model_is_weighed_by_its_rules() -> None:
     assert "input tokens" in team.reason
 
 
-@pytest.mark.moves_prefix(reason="the layout is chosen anew")
 def test_a_layout_holds_until_it_is_thawed() -> None:
     team = Team(session_of(), members(), "separate")
     team.append("Build a shed.")

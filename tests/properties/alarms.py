@@ -104,7 +104,12 @@ class Thread:
         run = self.run
         context = StableContext(run.model, self.agent.system, self.agent.tools)
         return Session(
-            context, run.dialect, tokens=run.counter, clock=run.clock, compaction=run.compaction, session_id="s"
+            context,
+            run.dialect,
+            tokens=run.counter,
+            clock=run.clock,
+            compaction=run.compaction,
+            session_id="s",
         )
 
     def ask(self, call: Call, dynamic: dict[str, str] | None) -> tuple[Any, bool]:
@@ -116,7 +121,9 @@ class Thread:
             self.session.append([*self.sent[: call.keep], *new])
         else:
             answered = bool(new) and new[0] == self.reply
-            if not answered and self.reply is not None:  # the program left the reply out, or put it another way
+            if (
+                not answered and self.reply is not None
+            ):  # the program left the reply out, or put it another way
                 rewritten, self.session = True, self._new()
                 self.session.append([*self.sent, *new])
             else:
@@ -160,7 +167,8 @@ class Run:
         texts = self.noise.at(index, self.clock.now) if call.begins_turn else {}
         if self.mode == "planned" and index and index % 15 == 0:
             thread.session.thaw("more rules")
-            thread.session.update(system=f"{thread.session.context.segments[0].content}\nRule {index}.")
+            rules = "\n".join(segment.content for segment in thread.session.context.segments)
+            thread.session.update(system=f"{rules}\nRule {index}.")
         before = thread.session.epoch
         request, rewritten = thread.ask(call, texts or None)
         body = request.body
@@ -185,13 +193,13 @@ class Run:
         planned = int(seen.session.ledger[-1].planned is not None)
         return (
             verdict(index, seen.cache_break, rewritten=False, idle=idle, planned=planned),
-            verdict(index, told, rewritten=rewritten, idle=idle, planned=int(told is not None and told.planned)),
+            verdict(
+                index, told, rewritten=rewritten, idle=idle, planned=int(told is not None and told.planned)
+            ),
         )
 
 
-def verdict(
-    index: int, found: CacheBreak | None, *, rewritten: bool, idle: bool, planned: int
-) -> Found:
+def verdict(index: int, found: CacheBreak | None, *, rewritten: bool, idle: bool, planned: int) -> Found:
     """An alarm by what it was for."""
     if found is None or found.planned:
         return Found(1, planned=planned)
@@ -274,15 +282,22 @@ def main() -> int:
     recordings = [each for file in given.files for each in read_recordings(file)] or list(sample_recordings())
     wrong: list[str] = []
     print("alarms on recordings (simulated provider); a detector reads the bodies alone")
-    print(f"{'dialect':17}{'replay':15}{'recordings':>10}{'requests':>9} | {'false':>5}{'expired':>8}{'planned':>8}", end="")
+    print(
+        f"{'dialect':17}{'replay':15}{'recordings':>10}{'requests':>9} | {'false':>5}{'expired':>8}{'planned':>8}",
+        end="",
+    )
     print(f" | {'detector: false':>15}{'rewritten':>10}{'expired':>8}{'planned':>8}")
     for name, mode, one, other, carried in alarms(recordings, given.dialects.split(","), given.seed):
         left = f"{name:17}{mode:15}{carried:10}{one.requests:9,} | {len(one.false):5}{one.expired:8}{one.planned:8}"
-        print(f"{left} | {len(other.false):15}{other.declared:10}{other.expired:8}{other.planned:8}", flush=True)
+        print(
+            f"{left} | {len(other.false):15}{other.declared:10}{other.expired:8}{other.planned:8}", flush=True
+        )
         wrong += [f"session, {name}, {mode}: {each}" for each in one.false]
         wrong += [f"detector, {name}, {mode}: {each}" for each in other.false]
     injected, told = warned(recordings, given.faults, given.seed)
-    print(f"\nfaults that explain warned of before the call, from both bodies and the clock\n{'cause':24}{'faults':>8}{'warned':>8}")
+    print(
+        f"\nfaults that explain warned of before the call, from both bodies and the clock\n{'cause':24}{'faults':>8}{'warned':>8}"
+    )
     for cause in sorted(injected):
         print(f"{cause:24}{injected[cause]:8}{told[cause]:8}")
     print(f"{'all':24}{injected.total():8}{told.total():8}")

@@ -31,7 +31,8 @@ KNOWN: dict[str, dict[str, Any]] = {
     "agent_context_editing": {"history": "ours", "cleared": ("[cleared]",)},
     "chat_memory_buffer_trim": {"history": "ours", "trims": True},
     "buffered_context": {"history": "ours", "trims": True},
-    "rwmh_dynamic_system": {"declared": (r"(?s)\nTime: .*",)},
+    "rwmh_dynamic_system": {"declared": (r"(?s)\n[^\n]*\d\d:\d\d.*",)},
+    "context_chat_engine": {"declared": (r"(?s)(?<=-{20}\n).*?(?=-{20})",)},
 }
 Body = dict[str, Any]
 NAMED = 40  # characters of a system prompt that tell one agent from another: adapters know its name

@@ -217,11 +217,14 @@ RELATIONS: tuple[Relation, ...] = (
 )  # fmt: skip
 
 
-def told(plan: Plan) -> tuple[list[str], list[str], list[str]]:
-    """The words of the messages, of the system text with the tail, and of the body that the core would send."""
-    system = plan.system if isinstance(plan.system, str) else "\n".join(plan.system or ())
+def told(plan: Plan, *, leading: bool = False) -> tuple[list[str], list[str], list[str]]:
+    """The words of the messages, of the system text with the tail, and of the body that the core would send.
+
+    With ``leading`` the system text is the first message.
+    """
+    system = plan.messages[0] if leading else plan.system
     return (
-        words_of(plan.messages),
+        words_of(plan.messages[leading:]),
         words_of([system, plan.tail.text]),
         words_of(plan.request.body),
     )

@@ -23,9 +23,16 @@ def session_of(model: str = "gpt-5.5", dialect: str = "openai") -> Session:
 
 @moves
 @settings(deadline=None)
-@given(script=SCRIPTS, seed=st.integers(0, 2**16), model=MODELS, learn=st.booleans(), observe=st.booleans())
+@given(
+    script=SCRIPTS,
+    seed=st.integers(0, 2**16),
+    model=MODELS,
+    learn=st.booleans(),
+    observe=st.booleans(),
+    leading=st.booleans(),
+)
 def test_the_prompt_says_what_the_host_meant(
-    script: list[str], seed: int, model: tuple[str, str], learn: bool, observe: bool
+    script: list[str], seed: int, model: tuple[str, str], learn: bool, observe: bool, leading: bool
 ) -> None:
     session, host, convert = session_of(*model), ScriptedHost(seed), Counting()
     expected = {"new"}
@@ -34,16 +41,23 @@ def test_the_prompt_says_what_the_host_meant(
             expected = set(host.act(kind))
         new, before = host.new_since(host.sent), convert.conversions
         given_over = host.hand_over()
-        plan = session.reconcile(system=host.system, messages=given_over, convert=convert, learn=learn)
+        system = {"role": "system", "content": host.system}
+        plan = session.reconcile(
+            system=None if leading else host.system,
+            messages=[system, *given_over] if leading else given_over,
+            convert=convert,
+            learn=learn,
+        )
 
-        messages, head_and_tail, body = told(plan)
-        assert all(one is other for one, other in zip(plan.messages, given_over, strict=True))
+        messages, head_and_tail, body = told(plan, leading=leading)
+        behind = plan.messages[leading:]
+        assert all(one is other for one, other in zip(behind, given_over, strict=True))
         assert messages == host.words
         assert sorted(head_and_tail) == sorted(host.lines), "each line of the system prompt is told once"
         assert sorted(body) == sorted([*host.words, *host.lines])
         assert not (host.gone - set(host.words)) & set(body)
         assert plan.relation in expected or _was_there(host)
-        assert convert.conversions - before <= new or kind == "back"
+        assert convert.conversions - before <= new + leading or kind == "back"
         if observe:
             seen = plan.observe(usage_of(plan), Message("assistant", f"reply {host.number}"))
             moved = plan.relation in ("edited", "truncated", "summarized")
@@ -57,7 +71,11 @@ def _was_there(host: ScriptedHost) -> bool:
 
 @moves
 @settings(deadline=None)
-@given(scripts=st.tuples(SCRIPTS, SCRIPTS), seeds=st.tuples(st.integers(0, 999), st.integers(1000, 1999)), keyed=st.booleans())
+@given(
+    scripts=st.tuples(SCRIPTS, SCRIPTS),
+    seeds=st.tuples(st.integers(0, 999), st.integers(1000, 1999)),
+    keyed=st.booleans(),
+)
 def test_two_interleaved_conversations_never_meet(
     scripts: tuple[list[str], list[str]], seeds: tuple[int, int], keyed: bool
 ) -> None:
@@ -83,7 +101,9 @@ def test_two_interleaved_conversations_never_meet(
 @settings(deadline=None)
 @given(seed=st.integers(0, 2**16), changing=st.integers(0, 5), turns=st.integers(3, 8))
 @pytest.mark.moves_prefix(reason="a slot moves once, by plan")
-def test_a_line_that_changes_costs_one_planned_break_and_then_none(seed: int, changing: int, turns: int) -> None:
+def test_a_line_that_changes_costs_one_planned_break_and_then_none(
+    seed: int, changing: int, turns: int
+) -> None:
     session, host = session_of(), ScriptedHost(seed)
     stable, moved = set(), 0
     for turn in range(turns):
@@ -138,8 +158,13 @@ def test_recorded_requests_are_reusable_as_far_as_the_issue_asks() -> None:
 
 
 @settings(deadline=None)
-@given(seed=st.integers(0, 2**16), script=st.lists(st.sampled_from(["append", "call", "trim", "clear", "copies"]), max_size=14))
-def test_an_own_history_is_append_only_whatever_the_host_trims_and_clears(seed: int, script: list[str]) -> None:
+@given(
+    seed=st.integers(0, 2**16),
+    script=st.lists(st.sampled_from(["append", "call", "trim", "clear", "copies"]), max_size=14),
+)
+def test_an_own_history_is_append_only_whatever_the_host_trims_and_clears(
+    seed: int, script: list[str]
+) -> None:
     session, host = session_of(), ScriptedHost(seed)
     before: list[object] = []
     said: list[str] = []
@@ -161,7 +186,10 @@ def test_an_own_history_is_append_only_whatever_the_host_trims_and_clears(seed: 
 
 
 @settings(deadline=None)
-@given(seed=st.integers(0, 2**16), script=st.lists(st.sampled_from(["append", "trim", "edit", "delete", "redact"]), max_size=14))
+@given(
+    seed=st.integers(0, 2**16),
+    script=st.lists(st.sampled_from(["append", "trim", "edit", "delete", "redact"]), max_size=14),
+)
 def test_an_own_history_follows_what_the_host_edits_and_deletes(seed: int, script: list[str]) -> None:
     session, host = session_of(), ScriptedHost(seed)
     trimmed: set[str] = set()

@@ -48,7 +48,9 @@ class OrderAdvice(msgspec.Struct, frozen=True):
         """The same for people."""
         if not self.better:
             return "the order of the segments costs least as it is"
-        figures = f"{self.rebilled:,.0f} tokens billed again at a change of context, not {self.rebilled_now:,.0f}"
+        figures = (
+            f"{self.rebilled:,.0f} tokens billed again at a change of context, not {self.rebilled_now:,.0f}"
+        )
         return f"put the segments in the order {', '.join(self.order)}: {figures}"
 
 
@@ -84,7 +86,9 @@ def advise_order(
     """
     seen = [_stable(each) for each in history]
     if len(seen) < 2:
-        raise LedgerError(f"{len(seen)} contexts show no change: give two at least, in the order they were sent")
+        raise LedgerError(
+            f"{len(seen)} contexts show no change: give two at least, in the order they were sent"
+        )
     kinds = _kinds(seen, count if count is not None else _estimate)
     order = sorted(kinds, key=lambda kind: kind.rank)
     return OrderAdvice(
@@ -166,7 +170,9 @@ class Advice(msgspec.Struct, frozen=True):
         """The same for people."""
         unit, digits = ("USD", 4) if self.in_usd else ("input tokens", 0)
         listed = ", ".join(f"{name} {cost:,.{digits}f}" for name, cost in self.costs.items())
-        return f"{self.policy} costs least, in {unit}: {listed}; keep alive for up to {self.break_even:,.0f} s"
+        return (
+            f"{self.policy} costs least, in {unit}: {listed}; keep alive for up to {self.break_even:,.0f} s"
+        )
 
 
 def advise_idle(
@@ -192,7 +198,9 @@ def advise_idle(
     terms = _Terms.of(rules, price)
     most = terms.most_pings
     pings = sum(terms.pings(gap) for gap in pauses)
-    costs = dict(terms.costs(pauses)) if prefix_tokens >= rules.min_tokens else {"let-expire": 1.0 + len(pauses)}
+    costs = (
+        dict(terms.costs(pauses)) if prefix_tokens >= rules.min_tokens else {"let-expire": 1.0 + len(pauses)}
+    )
     unit = prefix_tokens if price is None else prefix_tokens * price.rates(prefix_tokens).input / 1e6
     best = min(costs, key=lambda name: costs[name])  # the simplest of equals comes first
     return Advice(
@@ -217,7 +225,9 @@ class _Terms(msgspec.Struct, frozen=True):
     def of(cls, rules: CacheRules, price: Price | None) -> _Terms:
         rates = rules if price is None else price
         long = rules.ttl_long if rules.has_marks else None
-        return cls(rates.read_multiplier, rates.write_multiplier, rates.write_long_multiplier, rules.ttl, long)
+        return cls(
+            rates.read_multiplier, rates.write_multiplier, rates.write_long_multiplier, rules.ttl, long
+        )
 
     @property
     def most_pings(self) -> int:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from .chain import is_ancestor, walk
 from .compaction.base import Ask
 from .errors import HookError
 from .messages import Message
+from .rebuilding import continued, rebuilt
 from .state import State
 
 if TYPE_CHECKING:
@@ -23,7 +25,8 @@ def asker(session: Session, state: State) -> Ask | None:
     """What asks for a summary; ``None`` for a session without a client.
 
     The request is that of a fork of the session at ``state``, with the instruction at its tail and the same tools and
-    params, so it reads the cached prompt. What it cost goes into the session's ledger as ``summary``.
+    params, so it reads the cached prompt. Results of tools that no request has carried yet are left out: they stay in the
+    history, and with them the prompt may not fit. What it cost goes into the session's ledger as ``summary``.
     """
     client = session.client
     if client is None:
@@ -32,7 +35,7 @@ def asker(session: Session, state: State) -> Ask | None:
 
     def ask(_: Sequence[Message], instruction: str) -> Any:
         fork = session.fork("summary")
-        fork._compaction, fork._state = None, state
+        fork._compaction, fork._state = None, _as_sent(session, state)
         request = fork.request(instruction)
         if asynchronous:
             return _awaited(session, request, request.dialect.asend(client, request.kwargs))
@@ -44,6 +47,22 @@ def asker(session: Session, state: State) -> Ask | None:
         )
 
     return ask
+
+
+def _as_sent(session: Session, state: State) -> State:
+    """The state without results of tools that no request has carried yet."""
+    sent = state.sent
+    message = state.tip.message
+    if sent is None or not isinstance(message, Message) or not message.tool_results:
+        return state
+    node = sent.snapshot.tip
+    if node.depth in (0, state.tip.depth) or not is_ancestor(node, state.tip):
+        return state
+    tokens = {id(each.message): each.tokens for each in walk(state.tip)}
+    messages = [each.message for each in walk(node) if isinstance(each.message, Message)]
+    messages.reverse()
+    known = rebuilt(state, messages, len(messages), session.dialect, lambda message: tokens[id(message)])
+    return state if known.open_calls else continued(known, state, state.archive)
 
 
 async def _awaited(session: Session, request: Any, response: Any) -> str:

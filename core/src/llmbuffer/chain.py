@@ -15,7 +15,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from .messages import Message
+from .messages import Message, canonical
 
 __all__ = ["Block", "Node", "ancestor", "common_prefix", "is_ancestor", "root", "walk"]
 
@@ -44,15 +44,20 @@ class Node:
     look-back counts, ``depth`` the links from the root (the root has depth 0 and holds no message).
     """
 
-    __slots__ = ("depth", "digest", "end", "jump", "message", "parent", "position", "wire")
+    __slots__ = ("_digest", "depth", "end", "jump", "message", "parent", "position", "wire")
     parent: Node | None
     message: Message | Block | None
-    digest: bytes
     wire: bytes
     end: int
     position: int
     depth: int
     jump: Node
+    _digest: bytes | None
+
+    @property
+    def digest(self) -> bytes:
+        """The identity of what was said from the root to here. Of a history that was loaded it is made at the first look."""
+        return self._digest if self._digest is not None else _late_digest(self)
 
     @property
     def tokens(self) -> int:
@@ -60,17 +65,27 @@ class Node:
         return self.end - (self.parent.end if self.parent is not None else 0)
 
     def child(
-        self, message: Message | Block, *, content: bytes, wire: bytes, tokens: int, positions: int = 1
+        self,
+        message: Message | Block,
+        *,
+        content: bytes | None = None,
+        wire: bytes,
+        tokens: int,
+        positions: int = 1,
     ) -> Node:
         """A new node after this one.
 
-        ``content`` are the canonical bytes of ``message``, ``wire`` its bytes as sent; ``tokens`` and ``positions`` are
-        those of this message alone.
+        ``content`` are the canonical bytes of ``message`` (of a block, of its text), ``wire`` its bytes as sent; ``tokens``
+        and ``positions`` are those of this message alone. Without ``content``, and behind a node whose digest nobody asked
+        for, the digest is made when it is asked for: many histories are loaded to be sent, not to be compared.
         """
         node = Node.__new__(Node)
         node.parent = self
         node.message = message
-        node.digest = blake2b(self.digest + content, digest_size=DIGEST_BYTES).digest()
+        if content is None or self._digest is None:
+            node._digest = None
+        else:
+            node._digest = blake2b(self._digest + content, digest_size=DIGEST_BYTES).digest()
         node.wire = blake2b(self.wire + wire, digest_size=WIRE_BYTES).digest()
         node.end = self.end + tokens
         depth, position = self.depth + 1, self.position + positions
@@ -80,6 +95,22 @@ class Node:
         # Two equal strides behind us make one stride of double length, else a stride of one: skew-binary counting.
         back, further = self.jump, self.jump.jump
         node.jump = further if self.depth - back.depth == back.depth - further.depth else self
+        return node
+
+    def late(self, message: Message, wire: bytes, tokens: int) -> Node:
+        """The same as ``child`` without ``content``, at one position: the short way, for histories that are loaded."""
+        node = Node.__new__(Node)
+        node.parent = self
+        node.message = message
+        node._digest = None
+        node.wire = blake2b(self.wire + wire, digest_size=WIRE_BYTES).digest()
+        node.end = self.end + tokens
+        depth, position = self.depth, self.position + 1
+        node.depth = deeper = depth + 1
+        node.position = deeper if position == deeper else position
+        back = self.jump
+        further = back.jump
+        node.jump = further if depth - back.depth == back.depth - further.depth else self
         return node
 
     def __repr__(self) -> str:
@@ -97,8 +128,8 @@ def root(seed: bytes = b"", *, end: int = 0, position: int = 0) -> Node:
     node = Node.__new__(Node)
     node.parent = None
     node.message = None
-    node.digest = blake2b(seed, digest_size=DIGEST_BYTES).digest()
-    node.wire = node.digest[:WIRE_BYTES]
+    node._digest = blake2b(seed, digest_size=DIGEST_BYTES).digest()
+    node.wire = node._digest[:WIRE_BYTES]
     node.end, node.position, node.depth = end, position, 0
     node.jump = node
     return node
@@ -144,6 +175,24 @@ def walk(node: Node) -> Iterator[Node]:
     while node.parent is not None:
         yield node
         node = node.parent
+
+
+def _late_digest(node: Node) -> bytes:
+    """The digest of a node that has none yet; all those before it get theirs. Two threads at once write the same."""
+    late, at = [], node
+    while at._digest is None:
+        late.append(at)
+        at = _parent(at)
+    digest = at._digest
+    for each in reversed(late):
+        digest = each._digest = blake2b(digest + _content(each), digest_size=DIGEST_BYTES).digest()
+    return digest
+
+
+def _content(node: Node) -> bytes:
+    message = node.message
+    assert message is not None, "the root has a digest from the start"
+    return canonical(message) if isinstance(message, Message) else message.text.encode()
 
 
 def _parent(node: Node) -> Node:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from .bodies import Piece, Wire, pieces, read_prompt
-from .breaks import FIXES, CacheBreak, Cause, Difference, diagnose, differ
+from .breaks import FIXES, CacheBreak, Cause, Difference, diagnose, differ, of_the_turn
 from .breaks.served import extra_cost, tolerance
 from .cache import Lookup
 from .errors import MessageError
@@ -212,6 +212,8 @@ def _broken(
 ) -> CacheBreak | None:
     """The break between two requests, if more than ``threshold`` tokens were lost or, without one, anything moved."""
     found = reader.differ(before, after)
+    if threshold and found is not None and of_the_turn(found, before.pieces, reader.rules.section_order):
+        kept, found = min(kept, overlap(before.snapshot, after.snapshot, reader.count)), None
     expected = min(kept, after.snapshot.tokens)
     scale = usage.input_tokens / after.snapshot.tokens if usage is not None and after.snapshot.tokens else 1.0
     read = lookup.read_tokens if usage is None else usage.cache_read_tokens
@@ -331,7 +333,8 @@ class BreakDetector:
         ``at`` is when it was sent, in seconds; ``visible_at`` when its first token came (default: at once); ``usage`` what
         the provider reported; ``agent`` names the conversation where the log knows it. Otherwise it is the one whose
         messages this request has most of. ``planned`` declares that the prefix was moved on purpose: the break has that cause
-        then, and is no alarm. Work is proportional to the length of the body: what a log holds has to be read to be compared.
+        then, and is no alarm. Text that is framed as looked up or measured anew may change or go where it belongs, in the last
+        thing that the user said. Work is proportional to the length of the body: a log has to be read to be compared.
 
         Raises ``MessageError`` for what is no request body; nothing is remembered then.
         """

@@ -8,10 +8,11 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+from .attribution import Span
 from .cache import CacheModel, Lookup
 from .context import StableContext
-from .layout import DEFAULT_SHARING, Head, Sharing, render_head
-from .lifetime import Lifetime
+from .layout import DEFAULT_SHARING, Head, Sharing, head_spans, render_head
+from .lifetime import SHORTEST, Lifetime
 from .prices import Price, price_for
 from .rules import Dialect
 from .snapshot import Snapshot
@@ -26,6 +27,7 @@ __all__ = ["Family"]
 _REMEMBERED = 128  # cache entries: the tips of recent requests and the marks that they share
 _RECENT = 64  # requests whose times are known; rates count them by the minute
 _OPEN = 64  # requests that may be under way, the newest
+_HEADS = 16  # whose spans are known
 _KEYS = 256  # routing keys beside one's own; what was used longest ago goes first
 
 
@@ -40,6 +42,7 @@ class Family:
         "_open",
         "_prices",
         "_routed",
+        "_spans",
         "clock",
         "counter",
         "overrides",
@@ -68,6 +71,7 @@ class Family:
         self._lifetimes: list[Lifetime] = []  # one for each cache
         self._open: deque[ref[Request]] = deque(maxlen=_OPEN)
         self._calibrations: dict[str, Calibration] = {}
+        self._spans: dict[int, tuple[Head, tuple[Span, ...]]] = {}  # by the head's id
         self._prices: dict[str, Price | None] = {}
         self.turns = TurnTier()
         self.replies: dict[str, Any] = {}  # by mode of re-use
@@ -125,13 +129,13 @@ class Family:
 
         The pause is the time since any request of the family: another one may have refreshed what this one read.
         """
+        idle = at - self.recent[-2] if len(self.recent) > 1 else 0.0
+        if idle < dialect.rules.ttl * SHORTEST or lookup.outcome not in ("hit", "expired"):
+            return
         with self._lock:
-            earlier = [time for time in self.recent if time < at]
-            if not earlier or lookup.outcome not in ("hit", "expired"):
-                return
             cache = self._cache(dialect)
             lifetime = self._lifetimes[self._caches.index(cache)]
-            if lifetime.observe(at - max(earlier), read_tokens=read_tokens, warm_tokens=lookup.warm_tokens):
+            if lifetime.observe(idle, read_tokens=read_tokens, warm_tokens=lookup.warm_tokens):
                 cache.live_for(lifetime.ttl)
 
     def lifetime(self, dialect: Dialect) -> float:
@@ -159,6 +163,17 @@ class Family:
         if store is None or not hasattr(store, "head"):
             return render_head(context, dialect, self.counter.count)
         return store.head(context, dialect, self)  # type: ignore[no-any-return]  # a store is any object
+
+    def spans(self, head: Head) -> tuple[Span, ...]:
+        """Where tools and each stable segment end, in tokens from the start; worked out once a head."""
+        known = self._spans.get(id(head))
+        if known is not None and known[0] is head:
+            return known[1]
+        if len(self._spans) >= _HEADS:
+            self._spans.clear()
+        found = head_spans(head)
+        self._spans[id(head)] = (head, found)
+        return found
 
     def dynamic_counter(self, context: StableContext, owner: str) -> DynamicCounter:
         """A counter of dynamic text behind ``context`` that counts a text once for some turns of ``owner``."""

@@ -2,55 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from msgspec.structs import replace
-
-from .attribution import Labels, Span
-from .layout import Head
-from .ledger import LedgerEntry
+from .attribution import Labels
 
 if TYPE_CHECKING:
     from .request import Request
     from .session import Session
 
-__all__ = ["labelled"]
+__all__ = ["labels_of"]
 
 
-def labelled(entry: LedgerEntry, request: Request, target: Session) -> LedgerEntry:
-    """The entry with what it is to be attributed to. Equal labels and spans are shared with the entry before it."""
-    labels, spans = _labels(target), _spans(request.head)
-    before = target.ledger[-1] if len(target.ledger) else None
-    if before is not None:
-        labels = before.labels if before.labels == labels else labels
-        spans = before.spans if before.spans == spans else spans
-    insert, head = request.snapshot.insert, request.head.node.end
-    return replace(
-        entry,
-        labels=labels,
-        spans=spans,
-        prompt_tokens=request.snapshot.tokens,
-        dynamic_at=0 if insert is None else head + insert.after.end,
-        dynamic_tokens=0 if insert is None else insert.tokens,
-    )
+def labels_of(request: Request, target: Session) -> dict[str, Any]:
+    """The fields of an entry that say what it is to be attributed to. Labels equal to those before are shared with them."""
+    labels, ledger = _labels(target), target.ledger
+    if len(ledger) and ledger[-1].labels == labels:
+        labels = ledger[-1].labels
+    insert, head = request.snapshot.insert, request.head
+    return {
+        "labels": labels,
+        "spans": request.session.family.spans(head),
+        "prompt_tokens": request.snapshot.tokens,
+        "dynamic_at": 0 if insert is None else head.node.end + insert.after.end,
+        "dynamic_tokens": 0 if insert is None else insert.tokens,
+    }
 
 
 def _labels(session: Session) -> Labels:
     agent, task = session._origin
     return Labels(agent=session.name or agent or session.id, task=task, fork=session.id)
-
-
-def _spans(head: Head) -> tuple[Span, ...]:
-    """Where tools and each stable segment end, in tokens from the start."""
-    nodes, node = [], head.node
-    while node.parent is not None:
-        nodes.append(node)
-        node = node.parent
-    tools = len(head.tools)
-    spans = [Span("tools", nodes[-tools].end)] if tools else []
-    segments = nodes[: len(nodes) - tools]
-    return (*spans, *(Span(_name(each.message), each.end) for each in reversed(segments)))
-
-
-def _name(block: object) -> str:
-    return str(getattr(block, "label", ""))

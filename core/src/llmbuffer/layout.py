@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from .attribution import Span
 from .chain import Block, Node, root
 from .context import Segment, StableContext
 from .frozen import FrozenList
@@ -21,6 +22,7 @@ __all__ = [
     "Placement",
     "Sharing",
     "cheapest_placement",
+    "head_spans",
     "plan_marks",
     "render_head",
 ]
@@ -86,6 +88,19 @@ def render_head(context: StableContext, dialect: Dialect, count: Callable[[str],
     given = sum(not MARK_FIELDS.isdisjoint(tool) for tool in tools)
     seed = _seed("", context, rules.message_params, "")
     return Head(tools, system, node, tuple(levels), seed, given)
+
+
+def head_spans(head: Head) -> tuple[Span, ...]:
+    """Where tools and each stable segment end, in tokens from the start, in prompt order."""
+    nodes, node = list[Node](), head.node
+    while node.parent is not None:
+        nodes.append(node)
+        node = node.parent
+    nodes.reverse()
+    tools = len(head.tools)
+    spans = [Span("tools", nodes[tools - 1].end)] if tools else []
+    blocks = ((node.message, node.end) for node in nodes[tools:])
+    return (*spans, *(Span(block.label, end) for block, end in blocks if isinstance(block, Block)))
 
 
 def _seed(name: str, context: StableContext, fields: frozenset[str], model: str) -> bytes:

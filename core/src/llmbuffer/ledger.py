@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from html import escape
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgspec
 
@@ -14,9 +14,6 @@ from .errors import LedgerError
 from .forecast import Forecast
 from .prices import CostParts
 from .usage import Usage
-
-if TYPE_CHECKING:
-    from .session import Session
 
 __all__ = ["Ledger", "LedgerEntry"]
 
@@ -66,6 +63,14 @@ class LedgerEntry(msgspec.Struct, frozen=True):
         )
 
 
+class Accounted(Protocol):
+    """What keeps a ledger: a session."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """Its requests."""
+
+
 class Ledger:
     """The entries of one session, oldest first; forks have ledgers of their own, and ``Ledger.of`` or ``+`` sums them.
 
@@ -79,7 +84,7 @@ class Ledger:
         self._entries: list[LedgerEntry] = []
 
     @classmethod
-    def of(cls, sources: Iterable[Ledger | Session]) -> Ledger:
+    def of(cls, sources: Iterable[Ledger | Accounted]) -> Ledger:
         """A ledger with the entries of all these sessions or ledgers, by time; later entries of theirs are not in it.
 
         >>> one, other = Ledger(), Ledger()
@@ -90,7 +95,9 @@ class Ledger:
         """
         ledgers = [each if isinstance(each, Ledger) else each.ledger for each in sources]
         merged = cls()
-        merged._entries = sorted((entry for ledger in ledgers for entry in ledger), key=lambda entry: entry.at)
+        merged._entries = sorted(
+            (entry for ledger in ledgers for entry in ledger), key=lambda entry: entry.at
+        )
         return merged
 
     def __add__(self, other: Ledger) -> Ledger:
@@ -205,7 +212,28 @@ class Ledger:
         body = "".join(
             "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self._rows()
         )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return f"{self._picture()}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _picture(self) -> str:
+        """The latest requests as columns: read, written and fresh from the bottom up."""
+        from .pictures import Column, columns
+
+        drawn = []
+        for number, entry in list(enumerate(self))[-_DRAWN:]:
+            usage = entry.usage
+            if usage is None:
+                continue
+            states = (
+                ("read", usage.cache_read_tokens),
+                ("written", usage.cache_write_tokens),
+                ("fresh", usage.fresh_tokens),
+            )
+            title = f"request {number}: {usage.input_tokens:,} tokens, {usage.hit_ratio:.1%} read"
+            drawn.append(Column(title, states, label=str(number)))
+        if not drawn:
+            return ""
+        about = f"{len(drawn)} requests: tokens read, written and fresh"
+        return f'<div style="overflow-x:auto">{columns(drawn, about)}</div>'
 
     def __repr__(self) -> str:
         return f"Ledger(requests={self.requests}, hit_ratio={self.hit_ratio:.3f})"
@@ -215,5 +243,6 @@ def _listed(parts: CostParts) -> str:
     return ", ".join(f"{name} {getattr(parts, name):.4f}" for name in CostParts.__struct_fields__)
 
 
+_DRAWN = 200  # requests in the picture of a notebook
 _LABELS = ("agent", "task", "fork", "segment")
 _TITLES = ("request", "input", "read", "write", "fresh", "hit", "USD", "note")

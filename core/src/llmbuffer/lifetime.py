@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections import deque
 
-__all__ = ["Lifetime"]
+__all__ = ["LONGEST", "SHORTEST", "Lifetime"]
 
-_LONGEST, _SHORTEST = 12.0, 0.2  # times the lifetime that the rules say: from a minute to an hour for 5 minutes
+LONGEST, SHORTEST = 12.0, 0.2  # times the lifetime that the rules say: from a minute to an hour for 5 minutes
 _SEEN = 32  # observations that count
 _HIT, _MISS = 0.9, 0.1  # of what a warm cache would have read
 
@@ -30,7 +30,7 @@ class Lifetime:
 
     def __init__(self, ttl: float) -> None:
         self.ttl = ttl
-        self._least, self._most = ttl * _SHORTEST, ttl * _LONGEST
+        self._least, self._most = ttl * SHORTEST, ttl * LONGEST
         self._hits: deque[float] = deque(maxlen=_SEEN)  # pauses after which all was read; 0 for a miss
 
     def observe(self, idle: float, *, read_tokens: int, warm_tokens: int) -> bool:

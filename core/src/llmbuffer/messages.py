@@ -192,6 +192,20 @@ def _rebuild(role: Role, content: str | tuple[Part, ...], name: str | None, shap
     return Message(role, content, name, _shape=shape)
 
 
+_SETTERS = tuple(Message.__dict__[name].__set__ for name in ("role", "name", "_content", "_shape"))
+
+
+def text_message(role: str, text: str, name: str | None, shape: str | None) -> Message:
+    """A message of one text, from values that were those of a message before: they are not checked again."""
+    message = Message.__new__(Message)
+    put_role, put_name, put_content, put_shape = _SETTERS
+    put_role(message, role)
+    put_name(message, name)
+    put_content(message, text)
+    put_shape(message, shape)
+    return message
+
+
 def _checked(parts: Sequence[Part]) -> tuple[Part, ...]:
     if not isinstance(parts, Iterable):
         raise MessageError(f"the parts are a {type(parts).__name__}: give a string or a list of parts")

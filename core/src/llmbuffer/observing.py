@@ -10,7 +10,7 @@ import msgspec
 from .breaks import CacheBreak
 from .cache import Lookup
 from .judging import judge
-from .labelling import labelled
+from .labelling import labels_of
 from .ledger import LedgerEntry
 from .messages import Message
 from .prices import CostParts, cost_parts
@@ -92,14 +92,14 @@ def next_state(request: Request, answer: Answer) -> State:
         requests=state.requests + 1,
         previous_tail=state.previous_tail if answer.reused else _next_anchor(placed, reply),
         response_id=answer.response_id,
-        sent=state.sent if answer.reused else _sent_now(request, state),
+        sent=state.sent if answer.reused else _sent_now(request),
     )
     if reply is None:
         return state
     return attach(state, link(state, reply, request.dialect, request.session.counter), request.dialect)
 
 
-def _sent_now(request: Request, state: State) -> Sent:
+def _sent_now(request: Request) -> Sent:
     # A compaction that comes with the request begins an epoch when it is entered.
     epoch = request.session.epoch + (request.placed.compacted is not None)
     return Sent(request.at, request.snapshot, request.context, request.params, epoch)
@@ -143,8 +143,9 @@ def record(request: Request, target: Session, answer: Answer) -> Observation:
         planned=verdict.planned,
         lasting=verdict.lasting,
         reason=_reason(request, target),
+        **labels_of(request, target),
     )
-    target.ledger.add(labelled(entry, request, target))
+    target.ledger.add(entry)
     family.turns.end_turn(target.id, target._state.turns - request.base.turns)
     observation = Observation(
         answer.usage,
@@ -179,8 +180,9 @@ def _record_reused(request: Request, target: Session, answer: Answer) -> Observa
         usage=answer.usage,
         cost=0.0,
         cost_parts=CostParts(),
+        **labels_of(request, target),
     )
-    target.ledger.add(labelled(entry, request, target))
+    target.ledger.add(entry)
     target.family.turns.end_turn(target.id, target._state.turns - request.base.turns)
     forked = target is not request.session
     seen = Observation(answer.usage, None, 0.0, answer.reply, target, forked, None, CostParts(), reused=True)
@@ -198,8 +200,9 @@ def record_prewarm(request: Request, usage: Usage | None) -> Observation:
     """Enter a request that only filled the cache; the session stays where it is."""
     session = request.session
     factor = session.family.calibration(request.context.model).factor
-    entry = msgspec.structs.replace(_entry(request, _sent(request), usage, factor), kind="prewarm")
-    session.ledger.add(labelled(entry, request, session))
+    labels = labels_of(request, session)
+    entry = msgspec.structs.replace(_entry(request, _sent(request), usage, factor), kind="prewarm", **labels)
+    session.ledger.add(entry)
     return Observation(usage, None, entry.cost, None, session, cost_parts=entry.cost_parts)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ _FILLS = {
     "messages": "#b9b4e0",
     "new": "#dedcf3",
 }
+_TOPS = (1, 1.2, 1.6, 2, 2.4, 3, 4, 5, 6, 8, 10)
 _CHAR = 6.4  # pixels of a character at 11 px, on the wide side
 
 
@@ -85,15 +86,15 @@ def short_number(value: float) -> str:
 
 
 def rounded_up(value: float) -> float:
-    """The next 1, 2, 2.5 or 5 times a power of ten: the top of an axis.
+    """The next number whose quarters are short to write: the top of an axis.
 
     >>> rounded_up(17_300), rounded_up(0.0031)
-    (20000.0, 0.005)
+    (20000.0, 0.004)
     """
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
-    return next(round(step * power, 12) for step in (1, 2, 2.5, 5, 10) if step * power >= value)
+    return next(round(step * power, 12) for step in _TOPS if step * power >= value)
 
 
 def columns(drawn: Sequence[Column], about: str) -> str:
@@ -103,7 +104,7 @@ def columns(drawn: Sequence[Column], about: str) -> str:
     >>> picture.count("<rect"), 'role="img"' in picture
     (2, True)
     """
-    step = max(4.0, min(44.0, 880 / max(1, len(drawn))))
+    step = max(4.0, min(44.0, 840 / max(1, len(drawn))))
     labels = _labels(drawn, step)
     head = 10 + ROW * (1 + max((row for row, _, _, _ in labels), default=0))
     width = _width(drawn, step)
@@ -124,18 +125,18 @@ def _width(drawn: Sequence[Column], step: float) -> int:
 
 
 def wrapped(width: int, height: int, about: str, inner: Iterable[str]) -> str:
-    """An SVG element around its drawings."""
+    """An SVG element around its drawings. Links inside are told one by one; without any, it is one picture."""
+    drawn = "\n".join(filter(None, inner))
+    role = "group" if "<a " in drawn else "img"
     return (
-        f'<svg class="lb" role="img" aria-label="{safe(about, 400)}" width="{width}" height="{height}" '
+        f'<svg class="lb" role="{role}" aria-label="{safe(about, 400)}" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif">\n'
-        + "\n".join(filter(None, inner))
-        + "\n</svg>"
+        f"{drawn}\n</svg>"
     )
 
 
-def frame(width: int, head: int, top: float, spell: object = short_number) -> list[str]:
+def frame(width: int, head: int, top: float, spell: Callable[[float], str] = short_number) -> list[str]:
     """Four lines across the plot and what they stand for."""
-    assert callable(spell)
     out = []
     for quarter in range(5):
         y = head + PLOT - PLOT * quarter / 4

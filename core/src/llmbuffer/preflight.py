@@ -106,7 +106,10 @@ def _long_level_left_out(request: Request) -> bool:
         return False
     marked = [mark.node for mark in request.snapshot.marks if mark.in_head]
     return any(
-        level.long and level.place.part >= 0 and level.node.end >= rules.min_tokens and level.node not in marked
+        level.long
+        and level.place.part >= 0
+        and level.node.end >= rules.min_tokens
+        and level.node not in marked
         for level in request.head.levels
     )
 

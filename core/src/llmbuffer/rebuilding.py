@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -13,9 +13,11 @@ from .frozen import FrozenDict
 from .messages import Message, Opaque, canonical
 from .rendered import RenderedList
 from .rules import Dialect, Place, Rendered
-from .state import Anchor, State, Turn, block_positions, call_names, given_marks, still_open
+from .state import Anchor, State, Turn, block_positions, call_names, check_pairing, given_marks, still_open
 
-__all__ = ["continued", "rebuilt", "still_there"]
+__all__ = ["continued", "loaded", "rebuilt", "still_there"]
+
+_ENCODER = msgspec.json.Encoder()
 
 
 def rebuilt(
@@ -30,45 +32,87 @@ def rebuilt(
     The same as linking and attaching one by one, with no state made for each of them. Calls and results are paired: the
     caller has seen to that. Raises a ``MessageError`` for messages that the dialect cannot send.
     """
-    builder = _Builder(dialect)
+    builder = _Builder(dialect, tokens)
     same = _first_nodes(old, start)
     for index, message in enumerate(messages):
         if index == start:
             builder.cut()
-        builder.add(message, same[index] if index < start else None, tokens)
+        builder.add(message, same[index] if index < start else None)
+    return builder.state()
+
+
+def loaded(
+    said: Iterable[tuple[Message, int | None]], dialect: Dialect, tokens: Callable[[Message], int]
+) -> State:
+    """The state of messages that were checked when they were saved, each with its tokens where they are known.
+
+    The same as linking and attaching one by one to an empty state. Raises ``PairingError`` for calls and results that do
+    not pair up.
+    """
+    builder = _Builder(dialect, tokens, late=True)
+    builder.run(said)
     return builder.state()
 
 
 class _Builder:
     """A state under construction."""
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, dialect: Dialect, tokens: Callable[[Message], int], *, late: bool = False) -> None:
         self._dialect, self._collapsed = dialect, dialect.rules.collapsed
+        self._tokens, self._late = tokens, late
         self._tip = State.empty().tip
         self._items: list[FrozenDict] = []
         self._role: str | None = None
         self._blocks: tuple[FrozenDict, ...] = ()
         self._kind: str | None = None
         self._names: Mapping[str, str] = FrozenDict()
-        self._open: tuple[str, ...] = ()
+        self.open_calls: tuple[str, ...] = ()
         self._anchor: tuple[Node, int, int, int] | None = None
         self._user: tuple[Node, int, int, int] | None = None
         self._cut: tuple[Node, int, int, int] | None = None
-        self._marks = 0
+        self._marks = self._turns = 0
 
     def cut(self) -> None:
         """What was sent before ends here: a breakpoint at the last place that may carry one lets it be read."""
         self._cut = self._anchor
 
-    def add(self, message: Message, node: Node | None, tokens: Callable[[Message], int]) -> None:
-        """One more message; ``node`` if it is known."""
+    def run(self, said: Iterable[tuple[Message, int | None]]) -> None:
+        """Messages one after the other. Texts that are wire messages of their own are most of a history: they go fast."""
+        render, items, encode = self._dialect.render_message, self._items, _ENCODER.encode
+        tip, role, user = self._tip, self._role, self._user
+        for message, known in said:
+            quick = isinstance(message._content, str) and not self.open_calls and message.role != "tool"
+            rendered = render(message, role) if quick else None
+            if rendered is None or rendered.joins or rendered.mark_at >= 0 or rendered.kinds:
+                self._tip, self._role, self._user = tip, role, user
+                check_pairing(self.open_calls, message)
+                self.add(message, None, known)
+                tip, role, user = self._tip, self._role, self._user
+                continue
+            role, blocks = rendered.role, rendered.blocks
+            tokens = self._tokens(message) if known is None else known
+            tip = tip.late(message, role.encode() + encode(blocks), tokens)
+            items += blocks
+            if message.role == "user":
+                user = (tip, len(items) - 1, -1, self._parts(blocks[0]))
+            elif message.role == "assistant":
+                self._turns += user is not None
+                user = None
+        self._tip, self._role, self._user = tip, role, user
+
+    def _parts(self, block: FrozenDict) -> int:
+        content = block.get(self._dialect.content_key)
+        return len(content) if isinstance(content, list) else 1
+
+    def add(self, message: Message, node: Node | None, known: int | None = None) -> None:
+        """One more message; its ``node``, or its tokens, if they are known."""
         content = message._content
         plain = isinstance(content, str)
         results = not plain and message.role != "assistant" and bool(message.tool_results)
         renders = self._dialect.answering(self._names) if results else self._dialect
         rendered = renders.render_message(message, self._role)
         if node is None:
-            node = self._node(message, rendered, tokens)
+            node = self._node(message, rendered, known)
         item, part, end = self._place(rendered)
         if part >= 0:
             self._anchor = (node, item, part, end)
@@ -76,24 +120,27 @@ class _Builder:
         if message.role == "user" and not results and rendered.blocks:
             self._user = (node, item, part, end)
         elif message.role == "assistant" and not calls:
+            self._turns += self._user is not None
             self._user = None
         if calls:
             self._names = call_names(message)
-        self._open = calls or (still_open(self._open, message) if results else self._open)
+            self.open_calls = calls
+        elif results:
+            self.open_calls = still_open(self.open_calls, message)
         if rendered.kinds:
             self._kind = rendered.kinds[-1]
         if not plain and any(isinstance(each, Opaque) for each in content):
             self._marks += given_marks(rendered)
         self._tip = node
 
-    def _node(self, message: Message, rendered: Rendered, tokens: Callable[[Message], int]) -> Node:
-        wire = rendered.role.encode() + msgspec.json.encode(rendered.blocks)
+    def _node(self, message: Message, rendered: Rendered, known: int | None) -> Node:
+        wire = rendered.role.encode() + _ENCODER.encode(rendered.blocks)
         positions = block_positions(rendered.kinds, self._kind, self._collapsed) if rendered.kinds else 1
         return self._tip.child(
             message,
-            content=canonical(message),
+            content=None if self._late else canonical(message),
             wire=wire,
-            tokens=tokens(message),
+            tokens=self._tokens(message) if known is None else known,
             positions=positions + (rendered.lead is not None),
         )
 
@@ -102,9 +149,8 @@ class _Builder:
         items, blocks = self._items, rendered.blocks
         if not rendered.joins:
             items += blocks
-            content = blocks[-1].get(self._dialect.content_key)
             self._role = rendered.role
-            return len(items) - 1, rendered.mark_at, len(content) if isinstance(content, list) else 1
+            return len(items) - 1, rendered.mark_at, self._parts(blocks[-1])
         if rendered.role == self._role or not blocks:
             before = len(self._blocks)
             self._blocks += blocks
@@ -125,11 +171,12 @@ class _Builder:
             tip=self._tip,
             rendered=RenderedList(chunks, len(self._items), self._role, self._blocks),
             kind=self._kind,
-            open_calls=self._open,
+            open_calls=self.open_calls,
             call_names=self._names,
             anchor=_anchored(self._anchor),
             turn=None if self._user is None else Turn(_sure(_anchored(self._user))),
             previous_tail=_anchored(self._cut),
+            turns=self._turns,
             given_marks=self._marks,
         )
 

@@ -37,7 +37,8 @@ class Reconciling:
         """A plan for the prompt that a host is about to send: its own objects, and what to add where.
 
         ``tools`` and ``messages`` are the host's own objects, read through ``convert`` (default: mappings in OpenAI's
-        format); ``system`` is the system text, or several of them; of these, ``None`` stands for the session's own.
+        format); ``system`` is the system text, or several of them; where it is ``None``, system messages that lead the
+        messages are read as such. ``None`` for tools and no system text at all stand for the session's own.
         ``dynamic`` is content for this request only, ``params`` are those that the host sends. ``marked`` counts the
         breakpoints that the host sets by itself, beside those that its messages carry.
 

@@ -16,7 +16,9 @@ __all__ = ["volatile_details"]
 
 _MOST = 16  # that are told of one context
 _REMEMBERED = 1024  # contexts whose findings are kept; the one used longest ago goes first
-_DAY_AND_TIME = 15  # characters: 2026-11-22 10:30; a tool's description shows dates alone as examples of its arguments
+_DAY_AND_TIME = (
+    15  # characters: 2026-11-22 10:30; a tool's description shows dates alone as examples of its arguments
+)
 # Numbered steps are fixed text in many prompts; what counts up with each run has more digits or another name.
 _STEPS = re.compile(r"(?i)(?:step|turn|attempt|iteration)|\D*\d$")
 _ITEM = r"(?:'[^'\n]{0,80}'|\"[^\"\n]{0,80}\"|-?\d+(?:\.\d+)?)"

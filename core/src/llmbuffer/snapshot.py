@@ -106,12 +106,14 @@ class Snapshot(msgspec.Struct, frozen=True):
             return is_ancestor(mark.node, other.head)
         if self.head.wire != other.head.wire or self.message_seed != other.message_seed:
             return False
-        if not is_ancestor(mark.node, other.tip):
-            return False
+        return self._insert_begins(mark, other) and is_ancestor(mark.node, other.tip)
+
+    def _insert_begins(self, mark: MarkAt, other: Snapshot) -> bool:
+        """Whether the dynamic text before ``mark`` stands at the same place in ``other``, and says the same."""
         if not self.covers_insert(mark):
             return other.insert is None or other.insert.after.depth >= mark.node.depth
         assert self.insert is not None, "covered, so it is there"
-        if other.insert is None:
+        if other.insert is None or self.insert.after.depth != other.insert.after.depth:
             return False
         if mark.dynamic:
             return is_ancestor(self.insert.tip, other.insert.tip)

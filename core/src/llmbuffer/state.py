@@ -27,6 +27,7 @@ __all__ = [
     "attach",
     "block_positions",
     "call_names",
+    "check_pairing",
     "dynamic_chain",
     "given_marks",
     "link",
@@ -138,7 +139,7 @@ def link(
     is false: a host that owns the history sends what it likes.
     """
     if paired:
-        _check_pairing(state, message)
+        check_pairing(state.open_calls, message)
     content = canonical(message)
     renders = dialect.answering(state.call_names) if message.tool_results else dialect
     rendered = renders.render_message(message, state.rendered.role)
@@ -211,12 +212,13 @@ def still_open(open_calls: tuple[str, ...], message: Message) -> tuple[str, ...]
     return tuple(calls)
 
 
-def _check_pairing(state: State, message: Message) -> None:
+def check_pairing(open_calls: tuple[str, ...], message: Message) -> None:
+    """Raise ``PairingError`` for a result that no open call awaits, and for a message that leaves calls unanswered."""
     if message.role == "tool" and not message.tool_results:
         raise PairingError(
             "a tool message without a tool result: give it a ToolResult with the id of the call"
         )
-    waiting = list(state.open_calls)
+    waiting = list(open_calls)
     for result in message.tool_results:
         if result.call_id not in waiting:
             raise PairingError(

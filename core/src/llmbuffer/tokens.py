@@ -187,6 +187,9 @@ class EstimateCounter(msgspec.Struct, frozen=True):
         return math.ceil((narrow - digits) / self.chars_per_token + digits + wide / 3)
 
 
+_FADING = tuple(0.9**age for age in range(32))  # what an observation weighs, the newest first
+
+
 class Calibration:
     """The factor between counted and reported prompt tokens of one model, learned request by request.
 
@@ -227,9 +230,9 @@ class Calibration:
         return round(tokens * self._factor)
 
     def _median(self) -> float:
-        newest_first = enumerate(reversed(self._seen))
-        weighed = sorted((ratio, predicted * 0.9**age) for age, (predicted, ratio) in newest_first)
-        reached = list(accumulate(weight for _, weight in weighed))
+        newest_first = zip(reversed(self._seen), _FADING, strict=False)
+        weighed = sorted([(ratio, predicted * weight) for (predicted, ratio), weight in newest_first])
+        reached = list(accumulate([weight for _, weight in weighed]))
         return weighed[bisect_left(reached, reached[-1] / 2)][0]
 
     def __repr__(self) -> str:

@@ -61,7 +61,8 @@ def append(path: Path, line: bytes) -> None:
 
     What a writer that died left of a line, or a full disk of this one, is closed by a line end; ``read_log`` skips it.
     """
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+    flags |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)  # each is missing on some systems
     log = os.open(path, flags, 0o600)
     try:
         size = os.fstat(log).st_size

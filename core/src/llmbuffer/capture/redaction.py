@@ -52,7 +52,7 @@ _KEPT = frozenset(
         "display",
     ]
 )
-_WORD = re.compile(r"[\w.:/+@;= -]{0,100}")
+_WORD = re.compile(r"[\w.:/+@;=-]{0,80}")
 # Their values are data, and say nothing that is counted in tokens.
 _OPAQUE = frozenset(
     [
@@ -87,7 +87,18 @@ _SCHEMAS = frozenset(
 )
 # Objects whose keys are somebody's own words.
 _FREE = frozenset(
-    ["args", "response", "arguments", "input", "output", "metadata", "labels", "headers", "result"]
+    [
+        "args",
+        "response",
+        "arguments",
+        "input",
+        "output",
+        "metadata",
+        "labels",
+        "headers",
+        "result",
+        "variables",
+    ]
 )
 _NAMED = frozenset(["properties", "patternProperties", "$defs", "definitions", "dependentSchemas"])
 _VALUES = frozenset(

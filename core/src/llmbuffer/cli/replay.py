@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from ..errors import ReplayError
 from ..replay import (
+    COMPACTIONS,
     LAYOUTS,
     NOISE,
     PACES,
@@ -25,7 +26,7 @@ from ..replay import (
 )
 from ..replay import replay as replayed
 from .output import complain, console, print_json, reporting
-from .tables import agreement_table, figures_table, heading, notes
+from .tables import agreement_table, figures_table, heading, notes, retention_table
 
 __all__ = ["replay"]
 
@@ -37,7 +38,8 @@ _Layout = Annotated[
     typer.Option(
         metavar="|".join(LAYOUTS),
         help="The prompt as recorded, with the provider's automatic caching; the same with noise in the system prompt, "
-        "as programs write it by default; or through sessions that keep the prefix.",
+        "as programs write it by default; or through sessions that keep the prefix. For recorded teams: a prompt for each "
+        "agent, one transcript that all continue, or the cheaper of the two.",
     ),
 ]
 _Noise = Annotated[
@@ -57,6 +59,17 @@ _Pace = Annotated[
         metavar="|".join(PACES),
         help="One second from call to call, or the recorded times where known, so that entries expire.",
     ),
+]
+_Compaction = Annotated[
+    str | None,
+    typer.Option(
+        metavar="|".join(COMPACTIONS),
+        help="Replay whole histories and keep each prompt inside the window: as a session with a Compaction does (auto), "
+        "as recorded, or in ways that others go. Default: the calls as recorded.",
+    ),
+]
+_Window = Annotated[
+    int | None, typer.Option(metavar="TOKENS", help="For --compaction. Default: 150,000.", min=1)
 ]
 _RecordedUsage = Annotated[
     bool, typer.Option(help="Compare the cache model with reads that providers reported.")
@@ -79,6 +92,8 @@ def replay(
     seed: Annotated[int, typer.Option(metavar="N", help="Draws the passages.")] = 0,
     placement: _Placement = "turn",
     pace: _Pace = "steady",
+    compaction: _Compaction = None,
+    window: _Window = None,
     recorded_usage: _RecordedUsage = True,
     as_json: _Json = False,
 ) -> None:
@@ -99,6 +114,8 @@ def replay(
             placement=cast(Any, placement),
             pace=cast(Any, pace),
             recorded_usage=recorded_usage,
+            compaction=cast(Any, compaction),
+            window=window,
             skipped=skipped,
         )
         _print(result, as_json)
@@ -149,6 +166,8 @@ def _print(result: ReplayResult, as_json: bool) -> None:
     out = console()
     out.print(heading(result))
     out.print(figures_table(result, out.width))
+    if result.compaction is not None:
+        out.print(retention_table(result))
     if result.total.recorded.pairs:
         out.print(agreement_table(result, out.width))
     for note in notes(result):

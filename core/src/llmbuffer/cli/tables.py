@@ -8,7 +8,7 @@ from rich.table import Table
 
 from ..replay import Agreement, Figures, ReplayResult
 
-__all__ = ["agreement_table", "figures_table", "heading", "notes"]
+__all__ = ["agreement_table", "figures_table", "heading", "notes", "retention_table"]
 
 _WIDE = 132  # columns from which on all figures have a place
 
@@ -17,7 +17,8 @@ def heading(result: ReplayResult) -> str:
     """What was replayed, in a line."""
     noise = f", noise {'+'.join(result.noise)} (seed {result.seed})" if result.noise else ""
     placement = f", placement {result.placement}" if result.noise and result.layout == "buffered" else ""
-    return f"{result.dialect} {result.model}, layout {result.layout}{noise}{placement}, simulated"
+    small = f", compaction {result.compaction}, window {result.window:,}" if result.compaction else ""
+    return f"{result.dialect} {result.model}, layout {result.layout}{noise}{placement}{small}, simulated"
 
 
 def figures_table(result: ReplayResult, width: int) -> Table:
@@ -80,6 +81,18 @@ def agreement_table(result: ReplayResult, width: int) -> Table:
     return table
 
 
+def retention_table(result: ReplayResult) -> Table:
+    """How often something was left out, how much stayed, and what summaries read from the cache."""
+    table = _table("compaction", ["times", "kept at end", "on average", "summaries", "read", "over window"], False)
+    for source, figures in [*result.rows.items(), ("all", result.total)]:
+        told = figures.retention
+        if told is not None:
+            cells = (f"{told.compactions:,}", _share(told.retained_end, 3), _share(told.retained_mean, 3))
+            rest = (f"{told.summary_requests:,}", _share(told.summary_read_share, 3), f"{told.over_window:,}")
+            table.add_row(source, *cells, *rest)
+    return table
+
+
 def _compared(compared: Agreement, wide: bool) -> list[str]:
     error = "-" if compared.relative_error is None else f"{compared.relative_error:+.2%}"
     cells = [error, f"{compared.median_error_tokens:,.0f}", f"{compared.within_2_percent:.1%}"]
@@ -97,6 +110,8 @@ def notes(result: ReplayResult) -> Iterator[str]:
             "; for exact counts set TIKTOKEN_CACHE_DIR, or install llama-index-core, which carries the files"
         )
         yield f"tokens: estimated with {result.counter}{hint if lacks_file else ''}"
+    if result.total.shared_sessions is not None:
+        yield f"one transcript for all agents: {result.total.shared_sessions:,} of {result.total.sessions:,} recordings"
     if result.total.recorded.pairs:
         yield _left_over(result.total.recorded)
     if "clock" in result.noise and result.layout == "buffered":

@@ -20,8 +20,8 @@ _TRIES = 12  # each at least an eighth shorter: more than enough for any tokeniz
 class ClipToolOutput(Native):
     """At commit time: results of tools are cut to ``max_tokens``, with a marker that says how much is gone and the id.
 
-    ``keep`` is what stays: ``head+tail``, ``head`` or ``tail``. Pictures and files stay. The same result is always cut in
-    the same way. Raises ``CompactionError`` for arguments that make no sense.
+    ``keep`` is what stays: ``head+tail``, ``head`` or ``tail``. Pictures and files stay, and a result that its marker would
+    make no smaller. The same result is always cut in the same way. Raises ``CompactionError`` for arguments that make no sense.
 
     >>> from llmbuffer import ToolResult
     >>> long = Message("tool", [ToolResult("1", "word " * 500)])
@@ -51,7 +51,10 @@ class ClipToolOutput(Native):
             self._result(part, message, budget) if isinstance(part, ToolResult) else part
             for part in message.parts
         ]
-        return message if parts == list(message.parts) else Message(message.role, parts, message.name)
+        if parts == list(message.parts):
+            return message
+        cut = Message(message.role, parts, message.name)
+        return cut if budget.count(cut) < budget.count(message) else message  # the marker has tokens, too
 
     def _result(self, part: ToolResult, message: Message, budget: Budget) -> ToolResult:
         if isinstance(part.content, str):

@@ -56,6 +56,7 @@ _SDK_FIELDS = frozenset(
     ]
 )
 _PATH = "chat.completions"
+_SPEAKERS = frozenset({"assistant", "user"})
 _INSTRUCTIONS = frozenset({"system", "developer"})
 
 
@@ -88,6 +89,14 @@ class OpenAIChat(ModelRules):
 
     def render_message(self, message: Message, previous_role: str | None) -> Rendered:
         """One wire message, or one for each result of a tool message."""
+        role, text = message.role, message._content
+        if (
+            role in _SPEAKERS
+            and isinstance(text, str)
+            and message.name is None
+            and self.rules.content_parts != "always"
+        ):
+            return Rendered(role, (FrozenDict(role=role, content=text),), False, -1)  # the most common one
         if message.role == "tool" and len(message.tool_results) > 1:
             blocks = tuple(self._wire(each) for each in _split_results(message))
         else:

@@ -36,6 +36,9 @@ _MACHINE = re.compile(
 )
 # Methods of paths, whose class is not to be seen where they are called.
 _LISTING = frozenset({"glob", "rglob", "iterdir"})
+_SETS = frozenset({"set", "frozenset"})
+# What these take so many arguments for is the present time; with one more they are given another.
+_GIVEN = {"time.strftime": 1, "time.ctime": 0, "time.asctime": 0, "time.localtime": 0, "time.gmtime": 0}
 _BUILTINS = frozenset({"id", "hash", "set", "frozenset"})
 _TABLES = (("LB001", _CLOCK), ("LB002", _RANDOM), ("LB003", _UNORDERED), ("LB005", _MACHINE))
 
@@ -86,17 +89,10 @@ def volatile_call(call: ast.Call, imports: Imports) -> Origin | None:
     if full is None:
         listing = isinstance(call.func, ast.Attribute) and call.func.attr in _LISTING
         return Origin("LB003", call, f".{_last(call.func)}()") if listing else None
-    for rule, table in _TABLES:
-        if table.fullmatch(full):
-            # Formatting a given time, or a set of nothing, is no clock and no set.
-            fixed = (
-                full.endswith(("strftime", "ctime", "asctime")) and len(call.args) > (full == "time.strftime")
-            ) or (
-                full in ("time.localtime", "time.gmtime", "set", "frozenset")
-                and bool(call.args) != (rule == "LB003")
-            )
-            return None if fixed else Origin(rule, call, f"{full}()")
-    return None
+    if len(call.args) > _GIVEN.get(full, len(call.args)) or (full in _SETS and not call.args):
+        return None
+    rule = next((rule for rule, table in _TABLES if table.fullmatch(full)), None)
+    return None if rule is None else Origin(rule, call, f"{full}()")
 
 
 def volatile_value(node: ast.expr, imports: Imports) -> Origin | None:

@@ -14,10 +14,19 @@ _DEEPEST = 48  # expressions, one inside or behind the other, that a value is fo
 _STEPS = 5_000  # expressions that are looked at for one place; generated code has more paths than anybody would follow
 # Methods and functions whose result holds what they were called on and with.
 _THROUGH = frozenset(
-    ["format", "format_map", "join", "strip", "lstrip", "rstrip", "replace", "upper", "lower", "title", "capitalize", "removeprefix", "removesuffix", "substitute", "safe_substitute", "dedent", "indent", "fill", "wrap", "partial", "isoformat", "strftime", "ctime", "date", "time", "astimezone", "hex", "decode", "encode", "str", "repr", "list", "tuple", "dict", "reversed", "enumerate", "zip", "map", "filter", "iter", "copy", "deepcopy", "dumps", "cast", "union", "intersection", "difference", "items", "keys", "values", "splitlines", "split", "read_text", "as_posix", "timestamp"]
+    {
+        "abs", "as_posix", "astimezone", "capitalize", "cast", "copy", "ctime", "date", "decode",
+        "dedent", "deepcopy", "dict", "difference", "dumps", "encode", "enumerate", "fill",
+        "filter", "float", "format", "format_map", "fromtimestamp", "hex", "indent", "int",
+        "intersection", "isoformat", "items", "iter", "join", "keys", "list", "lower", "lstrip",
+        "map", "partial", "read_text", "removeprefix", "removesuffix", "replace", "repr",
+        "reversed", "round", "rstrip", "safe_substitute", "split", "splitlines", "str", "strftime",
+        "strip", "substitute", "time", "timestamp", "title", "tuple", "union", "upper",
+        "utcfromtimestamp", "values", "wrap", "zip"
+    }
 )  # fmt: skip
 _BUILDERS = ("prompt", "message", "template", "format", "render", "text", "content", "segment")
-_ORDERING = frozenset({"sorted", "len", "min", "max", "sum", "any", "all", "bool"})
+_SORTING = frozenset({"sorted", "min", "max", "sum"})  # the order of what they are given is no matter
 _CLEAN = frozenset({"dynamic_text", "isinstance", "open"})
 _KEYWORDS_APART = frozenset({"dynamic", "key", "encoding", "indent"})
 
@@ -170,17 +179,16 @@ class Flow:
         lowered = name.lower()
         if name == "dumps":
             yield from unsorted_json(call, scope)
-        if name in _THROUGH | _ORDERING or any(word in lowered for word in _BUILDERS):
-            values = [*call.args, *(each.value for each in call.keywords if each.arg not in _KEYWORDS_APART)]
-            if isinstance(call.func, ast.Attribute) and name in _THROUGH:
-                values.append(call.func.value)
-            sorts = name in _ORDERING or (name == "dumps" and _is_true(call, "sort_keys"))
-            if name in _ORDERING - {"sorted", "min", "max", "sum"}:
-                return
-            for value in values:
-                for found in self._of(value, scope, bound, seen):
-                    if not (sorts and found.rule == "LB003"):
-                        yield found
+        if name not in _THROUGH | _SORTING and not any(word in lowered for word in _BUILDERS):
+            return
+        values = [*call.args, *(each.value for each in call.keywords if each.arg not in _KEYWORDS_APART)]
+        if isinstance(call.func, ast.Attribute) and name in _THROUGH:
+            values.append(call.func.value)
+        sorts = name in _SORTING or (name == "dumps" and _is_true(call, "sort_keys"))
+        for value in values:
+            for found in self._of(value, scope, bound, seen):
+                if not (sorts and found.rule == "LB003"):
+                    yield found
 
     def _helper(self, call: ast.Call, scope: Scope) -> Scope | None:
         if isinstance(call.func, ast.Name):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, insort
+from itertools import islice
 
 import msgspec
 
@@ -61,8 +62,10 @@ class MarkedCache(StoredPrompts):
 
     def _stored(self, snapshot: Snapshot, mark: MarkAt) -> Entry | None:
         tokens = snapshot.tokens_at(mark)
-        for entry in self._entries:
-            if entry.tokens == tokens and _same_place(entry.mark, mark) and entry.begins(snapshot):
+        for entry in islice(self._entries, bisect_left(self._entries, tokens, key=by_tokens), None):
+            if entry.tokens > tokens:
+                break
+            if _same_place(entry.mark, mark) and entry.begins(snapshot):
                 return entry
         return None
 

@@ -47,10 +47,15 @@ class PrefixCache(StoredPrompts):
 
     def _store(self, snapshot: Snapshot, at: float, visible: float) -> None:
         new = Entry(snapshot, snapshot.end, expires=at + self.rules.ttl, visible=visible)
+        here = (-1, -1 if snapshot.insert is None else snapshot.insert.after.depth)
         for entry in self._entries:
-            if entry.begins(snapshot):  # the new prompt covers it, once it can be read
+            if entry.inserted in here and entry.begins(
+                snapshot
+            ):  # the new prompt covers it, once it can be read
                 entry.superseded = min(entry.superseded, visible)
-        self._entries = [entry for entry in self._entries if entry.superseded > at]
+                self._due = min(self._due, visible)
+        if self._due <= at:
+            self._entries = [entry for entry in self._entries if entry.superseded > at]
         insort(self._entries, new, key=by_tokens)
         if self.rules.capacity is not None:
             self._evict(new, self.rules.capacity)
@@ -62,6 +67,7 @@ class PrefixCache(StoredPrompts):
                 entry.visible = min(entry.visible, at)
             elif entry.begins(snapshot):
                 entry.superseded = min(entry.superseded, at)
+                self._due = min(self._due, at)
 
     def _evict(self, new: Entry, capacity: int) -> None:
         """Cut the prompts that were used longest ago, from their ends, until what is left fits."""

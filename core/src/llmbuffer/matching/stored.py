@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from heapq import nsmallest
 from typing import Literal
 
 import msgspec
@@ -14,6 +15,9 @@ from ..snapshot import MarkAt, Snapshot
 from ..usage import Usage
 
 __all__ = ["Entry", "Lookup", "Outcome", "StoredPrompts", "by_tokens", "cold", "obstacle"]
+
+# A part of the limit by which it may be exceeded, so that the oldest are not looked for at every request.
+_SLACK = 8
 
 Outcome = Literal["hit", "cold", "expired", "below-minimum", "not-yet-visible", "lookback-exceeded"]
 
@@ -50,11 +54,12 @@ class Entry:
     """A stored prefix: ``snapshot`` up to ``mark``, or its first ``tokens`` where no mark bounds it.
 
     ``superseded`` is when a longer one that covers it became visible; ``shared`` of its tokens are held by younger ones;
-    ``used`` counts the prompts stored before.
+    ``used`` counts the prompts stored before; ``inserted`` is the depth at which dynamic text stands in it, or -1.
     """
 
     __slots__ = (
         "expires",
+        "inserted",
         "mark",
         "position",
         "shared",
@@ -78,6 +83,8 @@ class Entry:
         self.tokens = snapshot.tokens_at(mark) if tokens is None else tokens
         self.position = snapshot.position_at(mark)
         self.expires, self.visible = expires, visible
+        covered = snapshot.insert is not None and not mark.in_head and snapshot.covers_insert(mark)
+        self.inserted = snapshot.insert.after.depth if covered and snapshot.insert is not None else -1
         self.superseded = math.inf
         self.shared = self.used = 0
 
@@ -96,6 +103,7 @@ class StoredPrompts(ABC):
         self._limit = limit
         self._count = count
         self._entries: list[Entry] = []
+        self._due = -math.inf  # nothing has to go before
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -106,6 +114,7 @@ class StoredPrompts(ABC):
         for entry in self._entries:
             if not (entry.mark.long and self.rules.ttl_long is not None):
                 entry.expires += more
+        self._due = -math.inf
 
     def look(self, snapshot: Snapshot, at: float) -> Lookup:
         """What a request that starts at time ``at`` reads and writes."""
@@ -114,16 +123,22 @@ class StoredPrompts(ABC):
     def commit(self, snapshot: Snapshot, at: float, visible: float) -> Lookup:
         """Send the request: what it reads lives on, what it writes can be read from ``visible`` on."""
         lookup, read = self._look(snapshot, at)
-        self._entries = [entry for entry in self._entries if entry.expires > at and entry.superseded > at]
+        if at >= self._due:
+            self._entries = [entry for entry in self._entries if entry.expires > at and entry.superseded > at]
+            self._due = min(
+                (min(entry.expires, entry.superseded) for entry in self._entries), default=math.inf
+            )
         if read is not None:
             self._refresh(read, snapshot, at)
         self._store(snapshot, at, visible)
+        self._due = min(self._due, at + self.rules.ttl)
         self._forget_oldest()
         return lookup
 
     def commit_output(self, snapshot: Snapshot, at: float) -> None:
         """Store prompt and reply."""
         self._store(snapshot, at, at)
+        self._due = min(self._due, at + self.rules.ttl)
         self._forget_oldest()
 
     @abstractmethod
@@ -145,8 +160,12 @@ class StoredPrompts(ABC):
         return self.rules.ttl_long if long and self.rules.ttl_long is not None else self.rules.ttl
 
     def _forget_oldest(self) -> None:
-        while self._limit is not None and len(self._entries) > self._limit:
-            self._entries.remove(min(self._entries, key=lambda entry: (entry.expires, entry.tokens)))
+        if self._limit is None or len(self._entries) <= self._limit + self._limit // _SLACK:
+            return
+        excess = len(self._entries) - self._limit
+        oldest = nsmallest(excess, self._entries, key=lambda entry: (entry.expires, entry.tokens))
+        gone = set(map(id, oldest))
+        self._entries = [entry for entry in self._entries if id(entry) not in gone]
 
 
 def by_tokens(entry: Entry) -> int:

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from ..chain import common_prefix
 from ..messages import Message
 from ..request import Request
 from ..state import State
 from .declared import is_marked, unmarked
 from .history import Kept, Own
 from .hosts import Host, readable
+from .leading import Leading
 from .policy import Policy
-from .recognition import Entry, Line, Match
+from .recognition import Entry, Line, Match, Relation
 
 if TYPE_CHECKING:
     from .reconciler import Reconciler
@@ -28,17 +30,28 @@ BRANCHES = 8  # of one host's history that are known, so that it may go back to 
 class Given:
     """The messages of one plan; ``own`` are those that go out where the session keeps its own history."""
 
-    def __init__(self, reconciler: Reconciler, host: Host, policy: Policy, messages: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        host: Host,
+        policy: Policy,
+        messages: Sequence[Any],
+        leading: Leading | None,
+    ) -> None:
         self.reconciler, self.host, self.policy = reconciler, host, policy
-        self.given = list(messages)
+        self.offset = 0 if leading is None else len(leading.items)
+        self.given = list(messages[self.offset :] if self.offset else messages)
         self.leaves = [host.leaves(item) for item in self.given]
         self.line_before, self.match = reconciler.look(self.leaves, self.given)
-        self._read: dict[int, tuple[Message, bool]] = {}
+        first = None if leading is None else leading.first
+        self._read: dict[int, tuple[Message, bool]] = {} if first is None else {0: first}
         if self.match.relation in ("forked", "new") and self._reply_stands():
             self.match = replace(self.match, relation="edited")
         self.before, at = len(self.line_before), self.match.at
         self.gone = self.line_before.entries[at].message if at < self.before else None
         self.line = self._taken()
+        if not self.before and len(reconciler.lines) == 1:
+            self._resume()
         self.own: list[Kept] | None = None
         self.kept = 0
         self.broken = self.match.moved
@@ -56,6 +69,23 @@ class Given:
     def unknown(self) -> tuple[int, ...]:
         """The places of messages that could not be read."""
         return tuple(self.line.unknown)
+
+    def _resume(self) -> None:
+        """Recognise what a session held before its host came: a fork, or one that was loaded from a store."""
+        line, state = self.line, self.reconciler.session._state
+        if not line.entries or not state.tip.depth:
+            return
+        shared = common_prefix(line.entries[-1].state.tip, state.tip).depth
+        if not any(entry.message.role == "user" for entry in line.entries[:shared]):
+            return
+        missing = state.tip.depth - shared  # the last reply may be one that the host has not handed over yet
+        relation: Relation = "forked"
+        if shared == len(line) and missing <= 1:
+            relation = "same"
+        elif not missing:
+            relation = "extension"
+        self.match = replace(self.match, relation=relation)
+        line.asked = [(shared, state.requests)] if relation != "forked" else []
 
     def _reply_stands(self) -> bool:
         """Whether the reply that was observed follows at its place, so that what is before it was edited."""
@@ -158,7 +188,7 @@ class Given:
 
     def requests(self, until_now: int) -> int:
         """How many requests of this branch lie behind."""
-        if self.match.relation != "forked" or self.own is not None:
+        if self.match.moved or self.own is not None:
             return until_now
         return self.line.asked[-1][1] if self.line.asked else 0
 

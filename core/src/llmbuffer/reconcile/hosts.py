@@ -15,6 +15,7 @@ from ..tools import Tool
 __all__ = ["DictHost", "Host", "leaves_of", "plain_message"]
 
 Leaves = tuple[Any, ...]
+_FLAT = frozenset({str, type(None)})
 Strip = Callable[[str], str]
 
 
@@ -51,6 +52,12 @@ class DictHost:
 
     def leaves(self, item: Any, /) -> Leaves:
         """See ``Host``."""
+        if type(item) is dict:
+            flat = (*item, *item.values())
+            if _FLAT.issuperset(
+                map(type, flat)
+            ):  # what most messages are: asked for each of them at each request
+                return flat
         return leaves_of(item)
 
     def to_tool(self, item: Any, /) -> Tool:
@@ -80,7 +87,7 @@ def leaves_of(value: Any) -> Leaves:
     (False, True)
     """
     if type(value) is dict:
-        return (*value, *[each if type(each) is str else _leaf(each) for each in value.values()])
+        return (*value, *map(_leaf, value.values()))
     found = _leaf(value)
     return found if isinstance(found, tuple) else (found,)
 

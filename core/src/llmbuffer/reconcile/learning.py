@@ -85,7 +85,7 @@ def learned(template: Template, before: str, now: str, policy: Policy) -> Templa
     if not template.slots and now.startswith(before):
         return None
     old, new = _units(template, before), sentences(now)
-    runs = _stable_runs([text for text, _ in old], new, [free for _, free in old])
+    runs = _stable_runs([text if anchored else None for text, anchored in old], new)
     anchors, slots = _read_off(new, runs, [text for text, _ in old], policy)
     found = Template(tuple(anchors))
     kept = len(found.stable)
@@ -105,8 +105,8 @@ def _units(template: Template, text: str) -> list[tuple[str, bool]]:
     return out
 
 
-def _stable_runs(old: list[str], new: list[str], free: list[bool]) -> list[tuple[int, int]]:
-    """Pairs of places of sentences that are the same in both, in order; those of slots are none."""
+def _stable_runs(old: list[str | None], new: list[str]) -> list[tuple[int, int]]:
+    """Pairs of places of sentences that are the same in both, in order; ``None`` stands for those of slots."""
     start = 0
     while start < min(len(old), len(new)) and old[start] == new[start]:
         start += 1
@@ -118,8 +118,7 @@ def _stable_runs(old: list[str], new: list[str], free: list[bool]) -> list[tuple
     if len(left) <= _MOST and len(right) <= _MOST:
         for block in SequenceMatcher(None, left, right, autojunk=False).get_matching_blocks():
             pairs += [(start + block.a + step, start + block.b + step) for step in range(block.size)]
-    pairs += [(len(old) - step, len(new) - step) for step in range(end, 0, -1)]
-    return [pair for pair in pairs if free[pair[0]]]
+    return [*pairs, *((len(old) - step, len(new) - step) for step in range(end, 0, -1))]
 
 
 def _read_off(

@@ -8,9 +8,8 @@ from msgspec.structs import replace
 
 from ..breaks import FIXES, CacheBreak, Cause
 from ..breaks.served import extra_cost
-from ..messages import Message
+from ..chain import is_ancestor
 from ..snapshot import Snapshot, overlap
-from .recognition import Match
 
 if TYPE_CHECKING:
     from ..request import Request
@@ -31,10 +30,17 @@ def lost_by(
     """
     if sent is None or not (given.broken or head is not None):
         return None
-    found = head if head is not None else _edited(given.gone, given.match)
+    now = request.snapshot
+    if (
+        sent.head.wire == now.head.wire
+        and sent.message_seed == now.message_seed
+        and is_ancestor(sent.tip, now.tip)
+    ):
+        return None  # what moved was never sent
+    found = head if head is not None else _edited(given)
     family, context = request.session.family, request.context
     before = sent.head.end + sent.tip.end
-    shared = overlap(sent, request.snapshot)
+    shared = overlap(sent, now)
     factor = family.calibration(context.model).factor
     lost = round(max(0, before - shared) * factor)
     return replace(
@@ -45,14 +51,15 @@ def lost_by(
     )
 
 
-def _edited(gone: Message | None, match: Match) -> CacheBreak:
+def _edited(given: Given) -> CacheBreak:
+    gone, match = given.gone, given.match
     cause: Cause = "history-edited" if match.relation == "edited" else "history-truncated"
     return CacheBreak(
         cause=cause,
         section="messages",
         tokens_lost=0,
         confidence=1.0,
-        path=f"messages[{match.at}]",
+        path=f"messages[{given.offset + match.at}]",
         before="" if gone is None else gone.text[:_EXCERPT],
         fix=FIXES[cause],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +11,7 @@ import msgspec
 
 from ..breaks import CacheBreak
 from ..context import Segment
+from ..errors import LLMBufferError
 from ..forecast import Forecast
 from ..layout import render_dynamic
 from ..observing import Observation
@@ -90,6 +92,7 @@ class Plan:
         system: str | tuple[str, ...] | None,
         offer: Offer | None,
         arguments: Mapping[str, Any],
+        leading: int,
         observed: Callable[[Plan, Any, Any, Usage | None], Observation],
         unknown: tuple[int, ...] = (),
         kept: int = 0,
@@ -99,7 +102,7 @@ class Plan:
         self.session, self.request, self.relation = session, request, relation
         self.messages, self.system, self._offer = messages, system, offer
         self.unknown, self.kept, self.changes, self.notes = unknown, kept, changes, notes
-        self._arguments, self._observed = arguments, observed
+        self._arguments, self._observed, self._leading = arguments, observed, leading
 
     @property
     def tools(self) -> tuple[Any, ...]:
@@ -131,13 +134,13 @@ class Plan:
         """The dynamic text and its place."""
         placed, texts = self.request.placed, tuple(render_dynamic(self.request.dynamic))
         if placed.turn is not None:
-            return Tail(texts, placed.turn.user.node.depth - 1)
+            return Tail(texts, placed.turn.user.node.depth - 1 + self._leading)
         last = placed.state.tip.message
         role = getattr(last, "role", None)
         if role == "user" and not getattr(last, "tool_results", ()):
-            return Tail(texts, placed.state.tip.depth - 1)
-        native = _native(self.request) and role == "tool"
-        return Tail(texts, placed.state.tip.depth - 1, "system" if native else "user", apart=True)
+            return Tail(texts, len(self.messages) - 1)
+        native = role == "tool" and takes_instructions(self.request.dialect)
+        return Tail(texts, len(self.messages) - 1, "system" if native else "user", apart=True)
 
     @cached_property
     def marks(self) -> tuple[PlanMark, ...]:
@@ -150,20 +153,28 @@ class Plan:
                 out.append(PlanMark("tail", self.tail.index, -1, mark.long, mark.kind))
             elif at.in_head:
                 section: Section = "tools" if mark.place.section == "tools" else "system"
-                out.append(PlanMark(section, self._head_index(section), -1, mark.long, mark.kind))
+                place = self._head_place(section)
+                out += [] if place is None else [PlanMark(*place, -1, mark.long, mark.kind)]
             else:
-                out.append(PlanMark("messages", at.node.depth - 1, min(part, -1), mark.long, mark.kind))
+                index = at.node.depth - 1 + self._leading
+                out.append(PlanMark("messages", index, min(part, -1), mark.long, mark.kind))
         return tuple(out)
 
-    def _head_index(self, section: Section) -> int:
-        if section == "tools" or self.system is None or isinstance(self.system, str):
-            return len(self.tools) - 1 if section == "tools" else 0
-        return max((index for index, text in enumerate(self.system) if text.strip()), default=0)
+    def _head_place(self, section: Section) -> tuple[Section, int] | None:
+        """The last tool, or what holds the last system text; ``None`` where the host sends none."""
+        if section == "tools":
+            return ("tools", len(self.tools) - 1) if self.tools else None
+        if self.system is None:
+            return ("messages", self._leading - 1) if self._leading else None
+        texts = (self.system,) if isinstance(self.system, str) else self.system
+        return "system", max((index for index, text in enumerate(texts) if text.strip()), default=0)
 
     @cached_property
     def arguments(self) -> dict[str, Any]:
         """Routing, caching options and choice of tools, as fields of the request."""
-        sent = {name: value for name, value in self.request.body.items() if name in _ROUTING}
+        sent: dict[str, Any] = {}
+        with suppress(LLMBufferError):  # a body that the core would not send is the host's to send
+            sent = {name: value for name, value in self.request.body.items() if name in _ROUTING}
         return {**sent, **self._arguments}
 
     def refusal(self, name: str) -> str | None:
@@ -199,11 +210,6 @@ _ROUTING = frozenset(
         "diagnostics",
     }
 )  # fmt: skip
-
-
-def _native(request: Request) -> bool:
-    """Whether instructions may stand behind a tool result as a message of their own."""
-    return takes_instructions(request.dialect)
 
 
 def takes_instructions(dialect: Any) -> bool:

@@ -118,25 +118,20 @@ def shared_length(before: Sequence[Leaves], now: Sequence[Leaves]) -> int:
     return next(index for index in range(most) if before[index] != now[index])
 
 
-def matched(line: Line, now: Sequence[Leaves], items: Sequence[Any], replied: bool = False) -> Match:
-    """What became of a line, by what is there now.
-
-    ``replied`` tells that behind as many messages as the line has, the reply stands that was observed.
-    """
+def matched(line: Line, now: Sequence[Leaves], items: Sequence[Any], same: int) -> Match:
+    """What became of a line, by what is there now, of which the first ``same`` messages are known."""
     before = line.leaves
-    same = shared_length(before, now)
     if same == len(before):
         relation: Relation = "same" if same == len(now) else ("extension" if same else "new")
         return Match(relation, same, at=same)
     if same == len(now):
         return Match("forked" if same else "new", same, at=same)
     pairs = _resumed(before, now, same)
-    gaps = _gaps(pairs, same, (len(now), len(before)), last=False)
     if not pairs:
-        in_place = replied or (items[same] is line.items[same] if same < len(line.items) else False)
+        in_place = same < len(line.items) and items[same] is line.items[same]
         none: Relation = "edited" if in_place else ("forked" if same else "new")
         return Match(none, same, at=same)
-    return Match(_told(gaps), same, tuple(pairs), at=same)
+    return Match(_told(_gaps(pairs, same)), same, tuple(pairs), at=same)
 
 
 def _resumed(before: Sequence[Leaves], now: Sequence[Leaves], same: int) -> list[tuple[int, int]]:
@@ -155,12 +150,10 @@ def _resumed(before: Sequence[Leaves], now: Sequence[Leaves], same: int) -> list
     return pairs
 
 
-def _gaps(
-    pairs: Sequence[tuple[int, int]], same: int, ends: tuple[int, int], *, last: bool
-) -> list[tuple[int, int]]:
-    """Between what is known: how many messages are new, and how many are gone."""
+def _gaps(pairs: Sequence[tuple[int, int]], same: int) -> list[tuple[int, int]]:
+    """In front of what is known: how many messages are new, and how many are gone."""
     gaps, here, there = [], same, same
-    for now, before in [*pairs, *([ends] if last else [])]:
+    for now, before in pairs:
         if now > here or before > there:
             gaps.append((now - here, before - there))
         here, there = now + 1, before + 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
 
@@ -26,11 +26,12 @@ from .heads import Heading, changed
 from .history import Own, Windows
 from .hosts import DictHost, Host, Leaves, plain_message, readable
 from .instructions import Read, Templates, read_system, volatile
+from .leading import Leading
 from .losses import lost_by
 from .plan import Change, Plan, takes_instructions
 from .policy import Policy
 from .recognition import Line, Match, matched, shared_length
-from .tooling import restriction
+from .tooling import Offer, restriction
 
 if TYPE_CHECKING:
     from ..placing import Dynamic
@@ -39,6 +40,17 @@ if TYPE_CHECKING:
 __all__ = ["Reconciler", "reconciler_of"]
 
 _HOST = DictHost()
+
+
+class _Headed(NamedTuple):
+    """What goes out in front of the messages, what was sent before, and what of it moved without a plan."""
+
+    read: Read
+    offer: Offer | None
+    arguments: dict[str, Any]
+    told: Segment | None
+    sent: Snapshot | None
+    moved: CacheBreak | None
 
 
 def reconciler_of(session: Session, templates: Templates | None = None) -> Reconciler:
@@ -64,6 +76,7 @@ class Reconciler:
         self.heading = Heading(session)
         self.own = Own()
         self.windows = Windows()
+        self.leading: dict[Leaves, Message] = {}  # system messages in front of the last prompt's messages
         self.branched = False  # from another session, and not planned for yet
         self._replied: tuple[State, Message, State] | None = (
             None  # behind which state, what, and the state with it
@@ -81,12 +94,20 @@ class Reconciler:
         said = any(entry.message.role == "user" for line in self.lines[:1] for entry in line.entries[:found])
         return found if said else 0
 
+    def begins(self, leaves: Leaves) -> bool:
+        """Whether a history that is known begins with this message."""
+        return any(line.leaves[:1] == [leaves] for line in self.lines)
+
     def look(self, leaves: Sequence[Leaves], items: Sequence[Any]) -> tuple[Line, Match]:
         """The line that a prompt belongs to, and how it relates to it."""
         line = self.lines[0] if self.lines else Line()
-        if shared_length(line.leaves, leaves) < len(line):
-            line = max(self.lines, key=lambda each: shared_length(each.leaves, leaves))
-        return line, matched(line, leaves, items)
+        same = shared_length(line.leaves, leaves)
+        if same < len(line):
+            for each in self.lines[1:]:
+                found = shared_length(each.leaves, leaves)
+                if found > same:
+                    line, same = each, found
+        return line, matched(line, leaves, items, same)
 
     def extended_by(self, depth: int) -> bool:
         """Whether a prompt with so many messages in common goes on from all that the last one had."""
@@ -112,52 +133,61 @@ class Reconciler:
         host: Host | None,
         policy: Policy,
         marked: int,
+        leading: Leading | None = None,
     ) -> Plan:
         """See ``Session.reconcile``."""
         host = _HOST if host is None else host
         with self.session._lock:
-            prompt = Given(self, host, policy, messages)
-            line, before = prompt.line, prompt.line_before if prompt.match.same or prompt.broken else Line()
-            old, snapshot = before.context, before.sent
-            offer = None if tools is None else line.toolbox.offer(tools, host)
-            extra = dict(params or {})
-            arguments, told = ({}, None) if offer is None else restriction(offer, self.session.dialect, extra)
-            texts = () if system is None else (system,) if isinstance(system, str) else tuple(system)
-            read, line.seen = read_system(texts, before.seen, self.templates, policy)
-            segments = _together(dynamic, read, told)
-            line.context = self.heading.take_over(None if system is None else read.stable, offer, extra)
-            moved = None
-            if old is not None and snapshot is not None:
-                moved = changed(old, line.context, self.session.dialect.rules, planned=bool(read.changes))
-            self._changes += read.changes
-            placed = self._placed(prompt, segments, read, marked)
+            if system is None and leading is None:
+                leading = Leading(self, host, messages)
+            prompt = Given(self, host, policy, messages, leading)
+            texts = _texts(system, leading)
+            head = self._headed(prompt, texts, tools, dict(params or {}), policy)
+            segments = _together(dynamic, head.read, head.told)
+            placed = self._placed(prompt, segments, head.read, marked)
             if prompt.own is not None:
                 placed = compacted(self, prompt, placed, host)
-            request = Request(
-                self.session, placed.state if placed.pending is None else _start(placed), placed, FrozenDict()
-            )
-            self._pending = request.moved = self._broken(prompt, request, snapshot, moved)
+            base = placed.state if placed.pending is None or placed.start is None else placed.start
+            request = Request(self.session, base, placed, FrozenDict())
+            found = lost_by(prompt, head.sent, request, head.moved)
+            self._pending = request.moved = self._pending if found is None else found
+            stable = head.read.stable
+            shown = [] if leading is None else leading.shown(stable)
             return Plan(
                 self.session,
                 request,
                 relation=prompt.relation,
-                messages=tuple(prompt.objects()),
-                system=read.stable[0] if isinstance(system, str) else None if system is None else read.stable,
-                offer=offer,
-                arguments=arguments,
+                messages=(*shown, *prompt.objects()),
+                system=stable[0] if isinstance(system, str) else None if system is None else stable,
+                leading=len(shown),
+                offer=head.offer,
+                arguments=head.arguments,
                 observed=lambda *seen: self._observed(prompt, host, *seen),
-                unknown=prompt.unknown,
+                unknown=tuple(len(shown) + place for place in prompt.unknown),
                 kept=prompt.kept,
-                changes=read.changes,
-                notes=_notes(line, read),
+                changes=head.read.changes,
+                notes=_notes(prompt.line, head.read),
             )
 
-    def _broken(
-        self, given: Given, request: Request, sent: Snapshot | None, head: CacheBreak | None
-    ) -> CacheBreak | None:
-        """What the host did to the prefix, unless a break before it is still waiting to be seen."""
-        found = lost_by(given, sent, request, head)
-        return self._pending if found is None else found
+    def _headed(
+        self,
+        prompt: Given,
+        texts: tuple[str, ...] | None,
+        tools: Sequence[Any] | None,
+        params: dict[str, Any],
+        policy: Policy,
+    ) -> _Headed:
+        """Tools, system text and params as they go out from now on, and what became of them."""
+        line, known = prompt.line, bool(prompt.match.same) or prompt.broken
+        before = prompt.line_before if known else Line()
+        old, sent, rules = before.context, before.sent, self.session.dialect.rules
+        offer = None if tools is None else line.toolbox.offer(tools, prompt.host)
+        arguments, told = ({}, None) if offer is None else restriction(offer, self.session.dialect, params)
+        read, line.seen = read_system(texts or (), before.seen, self.templates, policy)
+        line.context = self.heading.take_over(None if texts is None else read.stable, offer, params)
+        self._changes += read.changes
+        moved = None if old is None else changed(old, line.context, rules, planned=bool(read.changes))
+        return _Headed(read, offer, arguments, told, sent, moved)
 
     # Placement
 
@@ -174,10 +204,15 @@ class Reconciler:
             archive=now.archive if given.own is None else given.archive,
             given_marks=tip.given_marks + marked,
         )
+        told = self._told
         turn = self._turn(state, segments, learned=bool(read.changes))
         if not segments:
             return Placed(state, None, (), None)
-        return Placed(state, None, segments, None if turn is None else Turn(turn.user, segments))
+        if turn is None:
+            return Placed(state, None, segments, None)
+        again = told is not None and told[0] == turn.user.node.digest and told[1] != segments
+        warnings = ("dynamic-in-prefix",) if again and turn.user.node is not state.tip else ()
+        return Placed(state, None, segments, Turn(turn.user, segments), warnings=warnings)
 
     def _turn(self, state: State, segments: tuple[Segment, ...], *, learned: bool) -> Turn | None:
         """The turn whose user message takes the text; ``None`` for the end of the prompt.
@@ -287,5 +322,8 @@ def _reply(host: Host, item: Any) -> Message | None:
         return None
 
 
-def _start(placed: Placed) -> State:
-    return placed.state if placed.start is None else placed.start
+def _texts(system: str | Sequence[str] | None, leading: Leading | None) -> tuple[str, ...] | None:
+    """The system texts that the host gave; ``None`` where it gave none, and the session's own are sent."""
+    if system is not None:
+        return (system,) if isinstance(system, str) else tuple(system)
+    return leading.texts if leading is not None and leading.items else None

@@ -8,8 +8,10 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MessageError
-from .hosts import DictHost, Host, Leaves
+from ..messages import Message
+from .hosts import DictHost, Host, Leaves, readable
 from .instructions import Templates
+from .leading import Leading
 from .plan import Plan
 from .policy import Policy, chosen
 from .reconciler import reconciler_of
@@ -59,6 +61,7 @@ class Router:
         self._begins: dict[_Key, Leaves] = {}
         self._templates: dict[str | None, Templates] = {}
         self._number = 0
+        self.leading: dict[Leaves, Message] = {}
         self._lock = RLock()
 
     def reconcile(
@@ -82,10 +85,12 @@ class Router:
         """
         policy = chosen(self._policy, options, conversation)
         with self._lock:
+            leading = None
             if conversation is not None:
                 session = self.session(conversation, member)
             else:
-                session = self._found(messages, member)
+                leading = Leading(self, self._host, messages) if system is None else None
+                session = self._found(messages[0 if leading is None else len(leading.items) :], member)
             return reconciler_of(session).plan(
                 tools=tools,
                 system=system,
@@ -95,7 +100,16 @@ class Router:
                 host=self._host,
                 policy=policy,
                 marked=marked,
+                leading=leading,
             )
+
+    def begins(self, leaves: Leaves) -> bool:
+        """Whether a conversation that nobody named begins with this message."""
+        return leaves in self._first
+
+    def converted(self, host: Host, item: Any, leaves: Leaves) -> tuple[Message, bool]:
+        """One object as a message, and whether it could be read."""
+        return readable(host, item, leaves)
 
     def session(self, conversation: str, member: str | None = None) -> Session:
         """The session of a conversation (and member); a new one where there is none."""

@@ -13,13 +13,16 @@ from collections.abc import Iterator
 from importlib import resources
 
 from .agreement import dialect_of
+from .compactions import COMPACTIONS
 from .figures import Agreement, Figures, ReplayResult
 from .noise import NOISE
 from .reading import read_recordings
-from .recordings import Agent, Call, Recording, Reported, Skipped
+from .recordings import Agent, Call, Fold, Recording, Reported, Skipped
+from .retention import Retention
 from .run import LAYOUTS, PACES, PLACEMENTS, replay
 
 __all__ = [
+    "COMPACTIONS",
     "LAYOUTS",
     "NOISE",
     "PACES",
@@ -28,9 +31,11 @@ __all__ = [
     "Agreement",
     "Call",
     "Figures",
+    "Fold",
     "Recording",
     "ReplayResult",
     "Reported",
+    "Retention",
     "Skipped",
     "dialect_of",
     "read_recordings",

@@ -142,7 +142,10 @@ class TogetherLayout:
             self._reach(transcript)
             self._turn = self._entered(name)
             self._asked = self._request(name, own, self._dynamic(call, texts, at))
-        return Prompt(self._asked.snapshot)
+        snapshot = self._asked.snapshot
+        if not texts or snapshot.insert is None:
+            return Prompt(snapshot)
+        return Prompt(snapshot, snapshot.head.end + snapshot.insert.after.end, snapshot.insert.tokens)
 
     def answer(self, call: Call, usage: Usage) -> None:
         """Observe the reply in the turn's fork."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -140,10 +141,10 @@ def _in_order(opened: BinaryIO) -> Iterator[int]:
     offset, latest = 0, 0.0
     for line in opened:
         if line.strip():
-            try:
+            with suppress(
+                msgspec.DecodeError, UnicodeDecodeError
+            ):  # it stays with its neighbour, and is told as skipped
                 latest = decoder.decode(line).at
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                pass  # it keeps the place of its neighbour, and is told as skipped
             places.append((latest, offset))
         offset += len(line)
     yield from (offset for _, offset in sorted(places))

@@ -25,7 +25,7 @@ class Follower:
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder, Follower(Path(folder, "log")) as follower:
     ...     before = list(follower.lines())
-    ...     _ = Path(folder, "log").write_bytes(b"one\\ntw")
+    ...     _ = Path(folder, "log").write_bytes(b"one\ntw")
     ...     before, list(follower.lines())
     ([], [b'one'])
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,7 +25,9 @@ _SERVED: dict[str, Cause] = {
     "not-yet-visible": "not-yet-visible",
     "lookback-exceeded": "lookback-exceeded",
 }
-_LANES = 1024  # conversations whose latest prompt is remembered; the one used longest ago goes first
+_CONVERSATIONS = 8
+_DETECTORS = 64  # agents and API keys whose conversations are compared; the one used longest ago goes first
+_LANES = 1024  # branches whose latest prompt is remembered; the one used longest ago goes first
 _PARTS: dict[Section, str] = {"tools": "tools", "system": "system", "messages": "messages"}
 
 
@@ -51,10 +53,19 @@ class _Line(msgspec.Struct, frozen=True):
 
 
 class _Lane:
-    """The latest prompt of one conversation."""
+    """The latest prompts of one branch, as hashes of their pieces: conversations may take turns in it."""
 
-    def __init__(self, wires: Sequence[bytes], tokens: int) -> None:
-        self.wires, self.tokens = wires, tokens
+    def __init__(self) -> None:
+        self.tokens = 0
+        self._prompts: deque[tuple[int, ...]] = deque(maxlen=_CONVERSATIONS)
+
+    def nearest(self, prompt: tuple[int, ...]) -> tuple[int, ...]:
+        """The earlier prompt that shares most with this one; it is replaced."""
+        found = max(self._prompts, key=lambda each: len(set(each) & set(prompt)), default=())
+        if 2 * len(set(found) & set(prompt)) > len(found):
+            self._prompts.remove(found)
+        self._prompts.append(prompt)
+        return found
 
 
 class LineReader:
@@ -77,7 +88,7 @@ class LineReader:
         prices: Mapping[str, Price] | None = None,
     ) -> None:
         self._prices, self._dialect, self._model = prices, dialect, model
-        self._detectors: dict[str, BreakDetector] = {}
+        self._detectors: OrderedDict[tuple[str | None, str, str], BreakDetector] = OrderedDict()
         self._known_prices: dict[str, Price | None] = {}
         self._lanes: OrderedDict[str, _Lane] = OrderedDict()
         self._number = 0
@@ -95,7 +106,7 @@ class LineReader:
             number=self._number,
             at=found.at,
             branch=_branch(found),
-            name=found.agent or found.session or "",
+            name=" · ".join(filter(None, (found.agent, found.session))),
             model=found.model,
             usage=found.usage,
             note=_note(found),
@@ -105,54 +116,55 @@ class LineReader:
         return priced(bar, self._price(found.model))
 
     def _with_body(self, bar: Bar, line: _Line, body: Mapping[str, Any]) -> Bar:
-        agent = line.agent or line.session
         seen_at = None if line.visible is None else line.at + line.visible
         try:
             broken = self._detector(line).see(
-                body, at=line.at, usage=line.usage, agent=agent, visible_at=seen_at
+                body, at=line.at, usage=line.usage, agent=line.session, visible_at=seen_at
             )
-            wire = wire_of(body)
-            found = pieces(body, wire)
+            found = sorted(pieces(body, wire_of(body)), key=_place)
         except LLMBufferError:
             return msgspec.structs.replace(bar, note=bar.note or "body of an unknown format")
-        lane = self._lane(bar.branch)
-        stretches = stretches_of(found, lane.wires, bar.tokens)
-        self._remember(bar.branch, _Lane([piece.wire for piece in found], bar.tokens))
-        if bar.usage is None:
-            stretches = ()
-        return msgspec.structs.replace(bar, cache_break=broken, stretches=stretches)
+        lane = self._lane(bar)
+        before = lane.nearest(tuple(hash(piece.wire) for piece in found))
+        return msgspec.structs.replace(
+            bar, cache_break=broken, stretches=stretches_of(found, before, bar.tokens)
+        )
 
     def _detector(self, line: _Line) -> BreakDetector:
-        """One for each API key and dialect: their caches share nothing."""
+        """One for each agent, API key and dialect."""
         dialect = self._dialect if self._dialect is not None else (line.dialect or None)
-        name = f"{line.scope}\n{line.dialect}"
+        name = (line.agent, line.scope, line.dialect)
         if name not in self._detectors:
-            if len(self._detectors) >= _LANES:
-                self._detectors.pop(next(iter(self._detectors)))
-            self._detectors[name] = BreakDetector(dialect=dialect, model=self._model, prices=self._prices)
+            self._detectors[name] = BreakDetector(
+                dialect=dialect,
+                model=self._model,
+                prices=self._prices,
+                limit=256 if line.agent is None else 32,
+            )
+        self._detectors.move_to_end(name)
+        while len(self._detectors) > _DETECTORS:
+            self._detectors.popitem(last=False)
         return self._detectors[name]
 
     def _without(self, bar: Bar, line: _Line) -> Bar:
         """What the log says itself: why nothing more was read. How much could have been is the prompt before this one."""
-        lane = self._lane(bar.branch)
-        cause = _SERVED.get(line.outcome)
+        lane, cause = self._lane(bar), _SERVED.get(line.outcome)
+        before = lane.tokens
         if bar.usage is not None and line.status == 200:
-            self._remember(bar.branch, _Lane((), bar.tokens))
+            lane.tokens = bar.tokens
         if cause is None or bar.usage is None:
             return bar
-        lost = max(0, min(lane.tokens, bar.tokens) - bar.usage.cache_read_tokens)
+        lost = max(0, min(before, bar.tokens) - bar.usage.cache_read_tokens)
         paid = extra_cost(lost, self._price(line.model))
         broken = CacheBreak(cause, "messages", lost, 0.5, paid, fix=FIXES[cause])
         return msgspec.structs.replace(bar, cache_break=broken)
 
-    def _lane(self, name: str) -> _Lane:
-        return self._lanes.get(name) or _Lane((), 0)
-
-    def _remember(self, name: str, lane: _Lane) -> None:
-        self._lanes[name] = lane
-        self._lanes.move_to_end(name)
+    def _lane(self, bar: Bar) -> _Lane:
+        lane = self._lanes.setdefault(bar.branch, _Lane())
+        self._lanes.move_to_end(bar.branch)
         while len(self._lanes) > _LANES:
             self._lanes.popitem(last=False)
+        return lane
 
     def _price(self, model: str) -> Price | None:
         if model not in self._known_prices:
@@ -171,7 +183,8 @@ def _sent(line: _Line) -> Mapping[str, Any] | None:
 
 def _branch(line: _Line) -> str:
     """Who sent it, as far as the log knows: the agent, the session, the routing key, the API key."""
-    return line.agent or line.session or line.key or line.scope or line.model
+    labels = " · ".join(filter(None, (line.agent, line.session)))
+    return labels or line.key or line.scope or line.model
 
 
 def _note(line: _Line) -> str:
@@ -184,10 +197,11 @@ def _note(line: _Line) -> str:
     return f"attempt {line.attempt}" if line.attempt > 1 else line.outcome.replace("hit", "")
 
 
-def stretches_of(found: Sequence[Piece], before: Sequence[bytes], tokens: int) -> tuple[Stretch, ...]:
+def stretches_of(found: Sequence[Piece], before: Sequence[int], tokens: int) -> tuple[Stretch, ...]:
     """The stretches of a prompt in its order, scaled to ``tokens``: tools, each system text, the history, what is new.
 
-    ``before`` are the bytes of the pieces of the request before it: what both begin with is history.
+    ``found`` is in prompt order; ``before`` are the hashes of the pieces of the request before it: what both begin with is
+    history.
 
     >>> sent = pieces({"messages": [{"role": "user", "content": "Hello"}]}, "openai")
     >>> stretches_of(sent, [], 12)
@@ -195,7 +209,7 @@ def stretches_of(found: Sequence[Piece], before: Sequence[bytes], tokens: int) -
     """
     weights: dict[tuple[Section, str], int] = {}
     old = _Seen(before)
-    for piece in sorted(found, key=_place):
+    for piece in found:
         name = _name(piece, old)
         weights[name] = weights.get(name, 0) + piece.tokens(_roughly)
     return scaled([(section, name, weight) for (section, name), weight in weights.items()], tokens)
@@ -204,12 +218,12 @@ def stretches_of(found: Sequence[Piece], before: Sequence[bytes], tokens: int) -
 class _Seen:
     """Whether pieces, asked for in their order, stood in an earlier prompt."""
 
-    def __init__(self, before: Sequence[bytes]) -> None:
+    def __init__(self, before: Sequence[int]) -> None:
         self._before = set(before)
         self._going = True
 
     def __contains__(self, piece: object) -> bool:
-        self._going = self._going and isinstance(piece, Piece) and piece.wire in self._before
+        self._going = self._going and isinstance(piece, Piece) and hash(piece.wire) in self._before
         return self._going
 
 

@@ -92,11 +92,11 @@ def _session_bars(session: Session, above: list[LedgerEntry]) -> list[Bar]:
     price = session.family.price(session.context.model)
     bars, before, entries = [], 0, list(session.ledger)
     if entries:
-        shared = [entry.prompt_tokens for entry in above if entry.at <= entries[0].at]
+        shared = [_kept(entry) for entry in above if entry.at <= entries[0].at]
         before = max(shared, default=0)
     for number, entry in enumerate(entries, 1):
         bars.append(_bar(entry, number, session.id, session, _weights(entry, before), price))
-        before = entry.prompt_tokens or before
+        before = _kept(entry) or before
     return bars
 
 
@@ -117,6 +117,7 @@ def _bar(
         kind=entry.kind,
         name=(session.name or "") if session is not None else "",
         model=session.context.model if session is not None else "",
+        requests=0 if entry.kind == "reused" else 1,
         usage=entry.usage,
         stretches=shown,
         cache_break=entry.cache_break or entry.planned,
@@ -139,6 +140,11 @@ def _weights(entry: LedgerEntry, before: int) -> Weights:
     found += [("messages", "history", old - at), ("messages", "new", upto - old)]
     found += [("messages", "new dynamic", entry.dynamic_tokens), ("messages", "new behind it", behind)]
     return [each for each in found if each[2] > 0]
+
+
+def _kept(entry: LedgerEntry) -> int:
+    """What of a prompt the next one begins with: dynamic text goes."""
+    return entry.prompt_tokens - entry.dynamic_tokens
 
 
 def _note(entry: LedgerEntry) -> str:

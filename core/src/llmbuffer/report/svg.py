@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ..pictures import (
@@ -73,8 +73,15 @@ def _mark(bars: Sequence[Bar], links: bool) -> Mark | None:
         return Mark(
             f"Break at {heading_of(worst).lower()}: {text}{more}", text, anchor(worst) if links else ""
         )
-    planned = next((bar for bar in bars if bar.kind in ("thawed", "compacted")), None)
-    return None if planned is None else Mark(f"Planned: {plain(planned.note)}", planned.kind, planned=True)
+    planned = next((bar for bar in bars if _is_planned(bar)), None)
+    if planned is None:
+        return None
+    kind = planned.kind if planned.cache_break is None else planned.cache_break.cause
+    return Mark(f"Planned: {plain(planned.note or kind)}", kind, planned=True)
+
+
+def _is_planned(bar: Bar) -> bool:
+    return bar.kind in ("thawed", "compacted") or (bar.cache_break is not None and bar.cache_break.planned)
 
 
 class Point(NamedTuple):
@@ -107,7 +114,7 @@ def money_points(report: Report) -> list[Point]:
 
 def money_lines(points: Sequence[Point]) -> str:
     """Cumulative USD: over time where the times are known, else over the requests."""
-    width, head = 930, 14
+    width, head = 908, 14
     timed = _timed(points)
     xs = [float(point.number if not timed else point.at or 0.0) for point in points]
     low, high = min(xs), max(xs)
@@ -143,8 +150,7 @@ def _timed(points: Sequence[Point]) -> bool:
     return len(times) == len(points) and max(times, default=0.0) > min(times, default=0.0)
 
 
-def _ticks(low: float, high: float, timed: bool, place: object, head: int) -> Iterator[str]:
-    assert callable(place)
+def _ticks(low: float, high: float, timed: bool, place: Callable[[float], float], head: int) -> Iterator[str]:
     count = 4
     for step in range(count + 1):
         value = low + (high - low) * step / count

@@ -28,7 +28,7 @@ def clock(seconds: float) -> str:
     """A stretch of time.
 
     >>> clock(7.5), clock(75), clock(7200), clock(200_000)
-    ('7.5 s', '1 min 15 s', '2 h', '2 d 8 h')
+    ('7.5 s', '1 min 15 s', '2 h', '2 d 7 h')
     """
     if seconds < 60:
         return f"{seconds:.3g} s"

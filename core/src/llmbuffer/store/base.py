@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,12 +19,13 @@ from .heads import Heads
 from .originals import Originals
 from .records import (
     SessionRecord,
+    counts_of,
+    decode_checked,
     decode_context,
     decode_message,
     encode,
     encode_message,
     note_of,
-    tokens_of,
 )
 from .replies import KeptReplies
 from .rights import needs
@@ -78,7 +79,7 @@ class Store(Heads, KeptReplies, Texts, Upkeep, Transfer, Rotation, Originals):
         *,
         envelope: Envelope | None = None,
         capacity: int = 256 * 2**20,
-        policy: str | Callable[..., Policy[Any]] = "lru",
+        policy: str | Callable[..., Policy[Any]] = "arc",
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(backend, envelope if envelope is not None else Plain(), clock)
@@ -190,20 +191,35 @@ class Store(Heads, KeptReplies, Texts, Upkeep, Transfer, Rotation, Originals):
         """
         row, record, rows = self._read(session_id)
         counter = tokens.name if tokens is not None else record.counter
-        said = [(decode_message(body), tokens_of(note, counter)) for body, note in map(self.node_said, rows)]
+        said = self._said(rows, counter)
         given = Given(client, dialect, tokens, clock if clock is not None else self.clock, prices, compaction)
         session = restored(record, self._context_at(row.context), said, given, kind=kind, store=self)
         if record.counter != session.counter.name:  # counted by one that is not to be had here
             session = restored(
                 record,
                 session.context,
-                [(each, None) for each, _ in said],
+                [(each, None) for each in session.messages],
                 given,
                 kind=kind,
                 store=self,
             )
         session._saved = Saved(self, record.id, session.tip, row.tip, row.revision, record.owner)
         return session
+
+    def _said(self, rows: Iterable[NodeRow], counter: str) -> Iterator[tuple[Message, int | None]]:
+        """The messages of rows, and their tokens where this counter counted them."""
+        tokens, unwrap = counts_of(counter), self.envelope.unwrap
+        if self.envelope.sealed:
+            for body, note in map(self.node_said, rows):
+                yield decode_checked(body), tokens(note)
+            return
+        for row in rows:  # as ``node_said``, with as few calls as can be: a history has many rows
+            digest, parent, stored, note = row
+            try:
+                body = unwrap(b"node%b%b%b" % (digest, parent, note), stored)
+            except CorruptStoreError:
+                body = self.node_body(row)  # says which
+            yield decode_checked(body), tokens(note)
 
     @needs("read")
     def messages(self, session_id: str) -> tuple[Message, ...]:

@@ -28,7 +28,7 @@ def open_store(
     url: str,
     *,
     capacity: int | str = "256 MiB",
-    policy: str | Callable[..., Policy[Any]] = "lru",
+    policy: str | Callable[..., Policy[Any]] = "arc",
     key: KeyLike | None = None,
     tenant: str | None = None,
     principal: str | None = None,
@@ -37,7 +37,7 @@ def open_store(
 ) -> Store:
     """Open a store: ``memory:``, ``sqlite:///path``, or the scheme of a plugin. A file that is not there is created.
 
-    ``capacity`` bounds its values, in bytes or as text with a unit; ``policy`` (``lru``, ``lfu``, ``s3fifo``, ``cost``, …)
+    ``capacity`` bounds its values, in bytes or as text with a unit; ``policy`` (``arc``, ``lru``, ``lfu``, ``s3fifo``, ``cost``)
     says which go when there is no room. ``key`` seals all that is stored: 32 bytes, their hexadecimal or base64 text, a
     ``Keyring``, or a callable that returns one of these. ``tenant`` opens one tenant's share, which no other one finds
     anything in. ``principal`` and ``capabilities`` limit what may be done (see ``Store.for_principal``). ``clock`` gives

@@ -17,7 +17,7 @@ import msgspec
 from ..context import Segment, StableContext
 from ..errors import CorruptStoreError, LLMBufferError
 from ..frozen import FrozenDict, wire_json
-from ..messages import Message
+from ..messages import ROLES, Message, text_message
 from ..parts import Part
 from ..tools import Tool
 from .backend import NodeRow, Record, SessionRow
@@ -31,7 +31,9 @@ __all__ = [
     "SentRecord",
     "SessionRecord",
     "TurnRecord",
+    "counts_of",
     "decode",
+    "decode_checked",
     "decode_context",
     "decode_message",
     "decode_said",
@@ -198,6 +200,17 @@ def decode_message(body: bytes) -> Message:
         raise CorruptStoreError(f"{len(body)} bytes are no message: {error}; run verify()") from error
 
 
+def decode_checked(body: bytes) -> Message:
+    """The same as ``decode_message``, and quick where a text is all that is said."""
+    try:
+        role, content, name, shape = _MESSAGE.decode(body)
+    except (msgspec.DecodeError, LLMBufferError):
+        return decode_message(body)  # says what is wrong
+    if isinstance(content, str) and role in ROLES:
+        return text_message(role, content, name, shape)
+    return decode_message(body)
+
+
 def decode_said(body: bytes) -> Said:
     """Role, content, name and shape of a message."""
     try:
@@ -265,10 +278,17 @@ def note_of(counter: str, tokens: int) -> bytes:
 
 def tokens_of(note: bytes, counter: str) -> int | None:
     """The tokens, if this counter counted them."""
-    if len(note) != _NOTE.size:
-        return None
-    by, tokens = cast("tuple[int, int]", _NOTE.unpack(note))
-    return tokens if by == crc32(counter.encode()) else None
+    return counts_of(counter)(note)
+
+
+def counts_of(counter: str) -> Callable[[bytes], int | None]:
+    """What reads the tokens off notes, where this counter counted them."""
+    by, end, size = _NOTE.pack(crc32(counter.encode()), 0)[:4], 4, _NOTE.size
+
+    def read(note: bytes) -> int | None:
+        return int.from_bytes(note[end:], "big") if note[:end] == by and len(note) == size else None
+
+    return read
 
 
 def node_place(row: NodeRow) -> bytes:

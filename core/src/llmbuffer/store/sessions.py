@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
 from msgspec.structs import replace
@@ -15,10 +15,11 @@ from ..errors import CorruptStoreError, TokenizerError
 from ..layout import Placement
 from ..messages import Message
 from ..prices import Price
+from ..rebuilding import loaded
 from ..rules import Dialect, Place
 from ..session import Session
-from ..snapshot import MarkAt, Snapshot
-from ..state import Anchor, Sent, State, Turn, attach, link
+from ..snapshot import MarkAt, Snapshot, message_tokens
+from ..state import Anchor, Sent, State, Turn
 from ..tokens import EstimateCounter, TiktokenCounter, TokenCounter, counter_for
 from .originals import archive_of, archived
 from .records import SentRecord, SessionRecord, TurnRecord
@@ -94,7 +95,7 @@ def _placed(anchor: Anchor | None) -> _Anchor | None:
 def restored(
     record: SessionRecord,
     context: StableContext,
-    said: Sequence[tuple[Message, int | None]],
+    said: Iterable[tuple[Message, int | None]],
     given: Given,
     *,
     kind: type[Session] = Session,
@@ -119,7 +120,8 @@ def restored(
     )
     session.name, session.parent_id = record.name, record.parent_id
     session._frozen, session._epoch = record.frozen, record.epoch
-    state = _replayed(session, said)
+    count = session.counter.count
+    state = loaded(said, session.dialect, lambda message: message_tokens(message, count))
     session._fork_anchor = _anchor(state, record.fork_anchor)
     session._state = replace(
         state,
@@ -156,14 +158,6 @@ def _counter(record: SessionRecord) -> TokenCounter:
         return TiktokenCounter(record.counter, estimated=True)
     except (TokenizerError, ValueError):  # one of the user's own, or without a file here: counted anew
         return counter
-
-
-def _replayed(session: Session, said: Sequence[tuple[Message, int | None]]) -> State:
-    state = State.empty()
-    for message, tokens in said:
-        new = link(state, message, session.dialect, session.counter, tokens=tokens)
-        state = attach(state, new, session.dialect)
-    return state
 
 
 def _node(state: State, depth: int) -> Node:

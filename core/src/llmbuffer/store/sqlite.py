@@ -25,7 +25,7 @@ from .backend import (
     Swept,
     Table,
 )
-from .sqlite_file import Mode, connect, explained, prepare
+from .sqlite_file import DAMAGED_NAMES, Mode, connect, explained, prepare
 from .sqlite_pages import new_body, page_query, rows_of
 
 __all__ = ["SqliteBackend", "open_sqlite"]
@@ -125,8 +125,11 @@ class SqliteBackend:
             yield from self.connection().execute(query, values)
 
     def _one(self, query: str, *values: Any) -> Any:
-        with explained(self.path):
+        try:
             return self.connection().execute(query, values).fetchone()
+        except (sqlite3.Error, *DAMAGED_NAMES):
+            with explained(self.path):
+                raise
 
     def append(
         self,

@@ -10,13 +10,14 @@ from typing import Literal
 
 from ..errors import CorruptStoreError, StoreError
 
-__all__ = ["SCHEMA_VERSION", "Mode", "connect", "explained", "prepare"]
+__all__ = ["DAMAGED_NAMES", "SCHEMA_VERSION", "Mode", "connect", "explained", "prepare"]
 
 Mode = Literal["rw", "ro", "salvage"]
 
 APPLICATION_ID = 0x6C6C6D62  # "llmb", in the header of the file
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 30.0
+DAMAGED_NAMES = (UnicodeDecodeError, OverflowError)  # in SQLite's own message, too
 _HEADER = b"SQLite format 3\0"
 
 # Parents have smaller ids than their children, so that no damage can make a walk go round in circles. Sessions and
@@ -133,7 +134,7 @@ def explained(path: Path) -> Iterator[None]:
             if sign in text:
                 raise kind(f"store {str(path)!r}: {text}; {advice}") from error
         raise StoreError(f"store {str(path)!r}: {type(error).__name__}: {text}; run verify()") from error
-    except (UnicodeDecodeError, OverflowError) as error:  # damaged names, in SQLite's own message too
+    except DAMAGED_NAMES as error:
         raise CorruptStoreError(f"store {str(path)!r}: {error}; {_RESTORE}") from error
 
 

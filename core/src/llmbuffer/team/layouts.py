@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from typing import Literal, Protocol
 
 import msgspec
@@ -27,7 +28,7 @@ class Turn:
     for all to read; ``note`` tells its role for good, where it does.
     """
 
-    __slots__ = ("base", "name", "note", "opening", "session", "told")
+    __slots__ = ("base", "first", "name", "note", "opening", "session", "told")
 
     def __init__(self, name: str, session: Session, note: Message | None = None) -> None:
         self.name, self.session, self.note = name, session, note
@@ -35,7 +36,7 @@ class Turn:
             session.append(note)
         self.base = session.tip
         self.opening: Message | None = None
-        self.told = False
+        self.told, self.first = False, True
 
     @property
     def over(self) -> bool:
@@ -48,10 +49,10 @@ class Turn:
         """Whether the fork has moved on."""
         return self.session.tip is not self.base
 
-    def moved(self, session: Session, base: Node) -> Turn:
-        """The same turn, going on in ``session`` from ``base`` alone, because it had been answered once before."""
+    def again(self, session: Session, base: Node) -> Turn:
+        """Another answer to a request that was answered before: ``session`` holds it behind ``base``."""
         turn = Turn(self.name, session)
-        turn.base = base
+        turn.base, turn.opening, turn.first = base, self.opening, False
         return turn
 
     def messages(self) -> tuple[Message, ...]:
@@ -119,7 +120,7 @@ class Separate:
         Work is proportional to what was said, times the members.
         """
         for name, session in self.sessions.items():
-            if turn is not None and name == turn.name:
+            if turn is not None and turn.first and name == turn.name:
                 turn.session.append(_since(session, turn.base))
                 turn.session._id = session.id
                 self.sessions[name] = turn.session
@@ -177,9 +178,8 @@ class Shared:
     def take(self, said: Sequence[Said], turn: Turn | None = None) -> None:
         """See ``Layout``. What was said in a fork is told in the transcript; work is proportional to it."""
         messages = [message for each in said for message in told(each)]
-        if turn is not None and turn.note is not None and turn.name not in self.known:
-            messages.insert(0, turn.note)
-            self.known.add(turn.name)
+        if turn is not None:
+            messages = [*self._sent(turn), *messages]
         before = self.session._state
         self.session.append(messages)
         if turn is not None:
@@ -193,6 +193,14 @@ class Shared:
             )
             self.session._frozen = True
 
+    def _sent(self, turn: Turn) -> Iterator[Message]:
+        """What the turn's request held and nobody said: the role that stays, and the cue."""
+        if turn.note is not None and turn.name not in self.known:
+            self.known.add(turn.name)
+            yield turn.note
+        if turn.opening is not None and turn.first and not turn.told:
+            yield turn.opening
+
     def fork(self) -> Shared:
         """See ``Layout``."""
         return Shared(self.session.fork("team"), self.cast, self.roles, self.known)
@@ -204,8 +212,9 @@ def layout_of(name: LayoutName, base: Session, cast: Cast, roles: Roles = "turn"
 
 
 def _forked(base: Session, name: str, context: StableContext) -> Session:
-    """A fork with a prompt of its own, whatever was frozen before."""
+    """A fork with a prompt of its own, whatever was frozen before; what is known of the provider's cache is common."""
     fork = base.fork(name)
+    fork._family = copy(base.family)  # another conversation, as far as prefixes go
     fork._frozen = False
     fork._change(context)
     return fork

@@ -322,7 +322,7 @@ class Team:
     def _observed(self, turn: Turn, request: Request, seen: Observation) -> None:
         """A reply to a request that was sent by somebody else."""
         if seen.session is not turn.session:
-            turn = turn.moved(seen.session, request.base.tip)
+            turn = turn.again(seen.session, request.base.tip)
         self._refuse(turn)
         self._ended(turn)
 
