@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from random import Random
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from llmbuffer import Message, Segment, Session, StableContext, ToolCall, ToolResult, Usage
 from llmbuffer.compaction import ClipToolOutput, Compaction, ElideToolResults, Summarizer, Truncator
@@ -26,6 +26,9 @@ from llmbuffer.errors import ConflictError, StoreError, UnknownSessionError
 from llmbuffer.messages import canonical
 from llmbuffer.store import Store, open_store
 from llmbuffer.tokens import EstimateCounter
+
+if TYPE_CHECKING:
+    from tests.nursery import Child, Nursery
 
 T = TypeVar("T")
 CONTEXT = StableContext("gpt-5.5", [Segment("policy", "Be kind. " * 100, level="global")])
@@ -43,7 +46,7 @@ def compaction() -> Compaction:
         Summarizer(lambda messages: f"{len(messages)} messages.", over=300, length=60),
         Truncator(),
     ]
-    return Compaction(3_000, hooks=hooks, horizon=50, reserve=200, strict=True)
+    return Compaction(2_000, hooks=hooks, horizon=50, reserve=200, strict=True)
 
 
 def session_in(store: Store, session_id: str) -> Session:
@@ -135,7 +138,7 @@ def write_until_killed(url: str, writer: str) -> None:
             called_back(each, random)  # one that was killed in the middle of a turn goes on there
         for number in range(ENOUGH):
             turn(session, random)
-            if number % 4 == 2:
+            if number % 3 == 1:
                 session.compact("asked for")
                 save(session)
             if number % 4 == 3:
@@ -256,6 +259,7 @@ def tags_of(session: Session) -> set[str]:
 
 
 def crash_round(
+    nursery: Nursery,
     url: str,
     random: Random,
     count: int = 4,
@@ -270,20 +274,17 @@ def crash_round(
     """
     told = told if told is not None else Told()
     before = told.saves
-    with writers(url, count, "crash") as running:
+    with nursery.writers(url, count, "crash") as running:
         lines = heard(running, random, random.randrange(1, 60))
         if server_crash is not None:
             server_crash()
             for process in running:
-                assert process.stdin is not None
                 process.stdin.write("go on\n")
                 process.stdin.flush()
             lines += heard(running, random, random.randrange(1, 60))
         for process in running:
             process.kill()
         for process in running:
-            assert process.stdout is not None
-            assert process.stderr is not None
             lines += process.stdout.readlines()
             problems = process.stderr.read()
             assert process.wait() == -signal.SIGKILL, f"a writer ended by itself: {problems}"
@@ -294,12 +295,11 @@ def crash_round(
     return told.saves - before
 
 
-def heard(running: Sequence[subprocess.Popen[str]], random: Random, count: int) -> list[str]:
+def heard(running: Sequence[Child], random: Random, count: int) -> list[str]:
     """So many lines of any of them."""
     lines = []
     for _ in range(count):
         pipe = random.choice(running).stdout
-        assert pipe is not None
         lines.append(pipe.readline())
     return lines
 
@@ -367,8 +367,14 @@ def flip(path: Path, whole: bytes, random: Random, told: list[str]) -> str:
         return "harmless"
 
 
-if __name__ == "__main__":
-    if sys.argv[1] == "crash":
-        write_until_killed(sys.argv[2], sys.argv[3])
+def main(arguments: Sequence[str]) -> None:
+    """Be one of the processes: ``crash``, or ``race``, with its URL and its name."""
+    what, url, writer, *turns = arguments
+    if what == "crash":
+        write_until_killed(url, writer)
     else:
-        race(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+        race(url, writer, int(turns[0]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

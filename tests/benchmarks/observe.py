@@ -2,7 +2,7 @@
 
 Ratios within one run, against appending two messages and building the request with its body, in sessions of 100 to 10,000
 messages: `observe` (usage taken in, compared with what a warm cache would have read, entered into the ledger; without the
-appending of the reply, which every history needs) with `diagnose` in it, and `forecast` with its warnings. A
+appending of the reply, which every history needs) with `diagnose` in it; and, without a bound, `forecast` with its warnings. A
 `BreakDetector`, which has bodies alone, reads each as a whole: its row shows what that costs against `json.dumps` of the body.
 Exits with 1 if a bound is missed.
 """
@@ -15,14 +15,15 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.benchmarks.run import MODELS, SIZES, context_of, message, text
 
-from llmbuffer import Message, Session, Usage
+from llmbuffer import Message, Session, StableContext, Usage
 from llmbuffer.explaining import BreakDetector
 from llmbuffer.judging import judge
+from llmbuffer.replay import read_recordings, sample_recordings
 
 SHARE, GROWTH = 0.20, 3.0  # bounds: of building a request, and of 10,000 messages against 100
 ROUNDS = 200
@@ -57,22 +58,56 @@ def row(size: int, dialect: str, model: str) -> dict[str, Any]:
     for index in range(size, size + 2 * ROUNDS, 2):
         seconds, request = timed(lambda index=index: build(session, index))  # type: ignore[misc]  # bound now
         times["build"].append(seconds)
-        seconds, told = timed(lambda request=request: request.forecast)  # type: ignore[misc]  # bound now
-        times["forecast"].append(seconds)
-        usage = Usage(told.input_tokens, 20, told.read_tokens, told.write_tokens)
-        kept, lookup = request.kept, session.family.look(session.dialect, request.snapshot, session.clock())
-        answer = request.answer(usage, Message("assistant", "Done."))
-        seconds, _ = timed(lambda: judge(request, session, lookup, answer, kept))  # noqa: B023 - called now
-        times["diagnose"].append(seconds)
-        reply = Message("assistant", text(index + 3))
-        bare = (
-            session.fork()
-        )  # the history has to take in the reply in any case: it is hashed, counted and rendered
-        seconds, _ = timed(lambda: bare.append(reply))  # noqa: B023 - called now
-        times["append"].append(seconds)
-        again, _ = timed(lambda: request.observe(usage, reply))  # noqa: B023 - called now
-        times["observe"].append(again - seconds)
+        measure(session, request, Message("assistant", text(index + 3)), times)
     return {"messages": size, **{name: statistics.median(found) * 1e6 for name, found in times.items()}}
+
+
+def measure(session: Session, request: Any, reply: Message, times: dict[str, list[float]]) -> None:
+    """Forecast, diagnose and observe one request."""
+    seconds, told = timed(lambda: request.forecast)
+    times["forecast"].append(seconds)
+    usage = Usage(told.input_tokens, 20, told.read_tokens, told.write_tokens)
+    kept, lookup = request.kept, session.family.look(session.dialect, request.snapshot, session.clock())
+    answer = request.answer(usage, reply)
+    seconds, _ = timed(lambda: judge(request, session, lookup, answer, kept))
+    times["diagnose"].append(seconds)
+    # The history has to take in the reply in any case: it is hashed, counted and rendered.
+    bare = session.fork()
+    bare._state = request.placed.state
+    seconds, _ = timed(lambda: bare.append(reply))
+    times["append"].append(seconds)
+    again, _ = timed(lambda: request.observe(usage, reply))
+    times["observe"].append(again - seconds)
+
+
+def recorded_row(files: Sequence[str], dialect: str, model: str) -> dict[str, Any]:
+    """The same over the calls of recorded sessions that only added to what was sent before."""
+    times: dict[str, list[float]] = {
+        name: [] for name in ("build", "forecast", "append", "observe", "diagnose")
+    }
+    recordings = [each for file in files for each in read_recordings(file)] or list(sample_recordings())
+    for recording in recordings:
+        agent, sent = recording.agents[0], 0
+        session = Session(StableContext(model, agent.system, agent.tools), dialect)
+        for number, call in enumerate(each for each in recording.calls if each.agent == 0):
+            if call.keep < sent or any(message.name for message in call.new):
+                break
+            new = list(call.new if number == 0 else call.new[1:])
+            sent = call.keep + len(call.new)
+            seconds, request = timed(lambda: next_of(session, new))  # noqa: B023 - called now
+            times["build"].append(seconds)
+            measure(session, request, call.reply, times)
+    return {
+        "messages": len(times["build"]),
+        **{name: statistics.median(found) * 1e6 for name, found in times.items()},
+    }
+
+
+def next_of(session: Session, new: Sequence[Message]) -> Any:
+    session.append(new)
+    request = session.request()
+    _ = request.body, request.snapshot
+    return request
 
 
 def detector_row(size: int) -> dict[str, Any]:
@@ -88,36 +123,58 @@ def detector_row(size: int) -> dict[str, Any]:
 def main() -> int:
     """Measure, print, and say whether the bounds hold."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "files", nargs="*", help="recorded sessions; without any, the one that ships with llmbuffer"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    wants_json = parser.parse_args().json
+    given = parser.parse_args()
     gc.disable()
     found = {model: [row(size, dialect, model) for size in SIZES] for dialect, model in MODELS}
+    recorded = {model: recorded_row(given.files, dialect, model) for dialect, model in MODELS}
     detector = [detector_row(size) for size in SIZES]
     checked: list[tuple[str, float, float]] = []
+    checked += [
+        (f"{model}: observe / build, recorded sessions", each["observe"] / each["build"], SHARE)
+        for model, each in recorded.items()
+    ]
     for model, rows in found.items():
         for each in rows:
-            for name in ("observe", "forecast"):
-                share = each[name] / each["build"]
-                checked.append((f"{model}: {name} / build, {each['messages']:,} messages", share, SHARE))
+            share = each["observe"] / each["build"]
+            checked.append((f"{model}: observe / build, {each['messages']:,} short messages", share, SHARE))
         for name in ("observe", "forecast"):
             growth = rows[-1][name] / rows[0][name]
             checked.append((f"{model}: {name} at 10,000 messages / at 100", growth, GROWTH))
     missed = [name for name, ratio, bound in checked if ratio > bound]
-    if wants_json:
-        print(json.dumps({"rows": found, "detector": detector, "missed": missed}, indent=2))
+    if given.json:
+        print(
+            json.dumps(
+                {"recorded": recorded, "rows": found, "detector": detector, "missed": missed}, indent=2
+            )
+        )
         return int(bool(missed))
-    print(f"{'medians in microseconds (measured)':38}" + "".join(f"{name:>10}" for name in list(rows[0])[1:]))
-    for model, rows in found.items():
-        for each in rows:
-            numbers = "".join(f"{each[name]:10.1f}" for name in list(each)[1:])
-            print(f"{model + ', ' + format(each['messages'], ',') + ' messages':38}{numbers}")
+    show(found, recorded, detector)
+    for name, ratio, bound in checked:
+        print(f"{name:<72}{ratio:8.3f}  at most {bound:5.2f}  {'ok' if ratio <= bound else 'MISSED'}")
+    return int(bool(missed))
+
+
+def show(
+    found: dict[str, list[dict[str, Any]]],
+    recorded: dict[str, dict[str, Any]],
+    detector: list[dict[str, Any]],
+) -> None:
+    names = ("build", "forecast", "append", "observe", "diagnose")
+    print(f"{'microseconds (measured)':38}" + "".join(f"{name:>10}" for name in names))
+    lines = [(f"{model}, {each['messages']:,} recorded calls", each) for model, each in recorded.items()]
+    lines += [
+        (f"{model}, {each['messages']:,} messages", each) for model, rows in found.items() for each in rows
+    ]
+    for name, each in lines:
+        print(f"{name:38}" + "".join(f"{each[column]:10.1f}" for column in names))
     for each in detector:
         print(
             f"BreakDetector.see / json.dumps of the body, {each['messages']:,} messages: {each['of_dump']:.1f}"
         )
-    for name, ratio, bound in checked:
-        print(f"{name:<72}{ratio:8.3f}  at most {bound:5.2f}  {'ok' if ratio <= bound else 'MISSED'}")
-    return int(bool(missed))
 
 
 if __name__ == "__main__":

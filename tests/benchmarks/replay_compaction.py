@@ -79,7 +79,8 @@ def faults(found: list[tuple[str, str, Figures]]) -> Iterator[str]:
     ours = {name: figures for name, way, figures in found if way == "auto"}
     for name, way, figures in found:
         told = figures.retention
-        assert told is not None and figures.cost_usd is not None
+        assert told is not None
+        assert figures.cost_usd is not None
         if not told.over_window and figures.cost_usd < (ours[name].cost_usd or 0.0):
             yield f"{name}: {way} costs {figures.cost_usd:.2f} USD, auto {ours[name].cost_usd:.2f}"
         if way == "auto" and told.over_window:
@@ -90,7 +91,11 @@ def faults(found: list[tuple[str, str, Figures]]) -> Iterator[str]:
 
 def as_json(found: list[tuple[str, str, Figures]], model: str, window: int) -> None:
     for name, way, figures in found:
-        print(json.dumps({"model": model, "window": window, "source": name, "compaction": way, **figures.to_json()}))
+        print(
+            json.dumps(
+                {"model": model, "window": window, "source": name, "compaction": way, **figures.to_json()}
+            )
+        )
 
 
 def as_table(found: list[tuple[str, str, Figures]], model: str, window: int) -> None:

@@ -149,6 +149,9 @@ class Clerk:
         IN_A_CLASS,
         BY_A_METHOD,
         "async def ask():\n    with timer() as t:\n        text = str(datetime.now())\n    await create(system=text)",
+        "def rules(context):\n    return f'{datetime.now()}'\nAgent(instructions=rules)",
+        "@agent.system_prompt\ndef add_date():\n    return f'{datetime.now()}'",
+        "@agent.instructions()\nasync def add_date(run):\n    return f'{datetime.now()}'",
         "if (now := datetime.now()):\n    create(system=f'{(now := datetime.now())}')",
     ],
 )
@@ -173,6 +176,8 @@ def test_values_are_followed_through_names_and_helpers(source: str) -> None:
         "create(system=json.dumps(vars(client), sort_keys=True))",
         "create(system=time.strftime('%Y', fixed))",
         "create(system=time.ctime(0))",
+        "def get_time():\n    return str(datetime.now())\nAgent(instructions='Be kind.', tools=[get_time])",
+        "@tool\ndef get_time():\n    return str(datetime.now())",
         "create(system=f'{set()}')",
         "text = str(datetime.now())\nlog(text)\ntext = 'Be kind.'\ncreate(system=text)",
         "text = 'Be kind.'\ncreate(system=text)\ntext = str(datetime.now())",

@@ -28,7 +28,7 @@ from llmbuffer.prices import price_for
 from llmbuffer.report import Bar, Branch, LineReader, Report, read_report, report
 from llmbuffer.report.lines import scaled
 from llmbuffer.report.model import priced
-from llmbuffer.report.svg import COLUMNS, NODES, nested
+from llmbuffer.report.svg import COLUMNS, LABELS, NODES, nested
 from llmbuffer.usage import Usage
 
 FAULTS = {9: "system-changed", 13: "tools-reordered", 17: "expired", 21: "history-truncated"}
@@ -263,6 +263,37 @@ def test_errors_and_unknown_models_are_shown_without_figures() -> None:
     assert (lost.usage, lost.note) == (None, "ConnectError")
 
 
+def test_conversations_of_one_agent_that_take_turns_are_told_apart() -> None:
+    reader = LineReader()
+    rules = "Be kind and brief. " * 600
+    at, found = 0.0, []
+    for turn in range(1, 5):
+        for name in ("parcel", "refund"):
+            at += 1
+            told = [{"role": "user", "content": f"{name} {number} " * 50} for number in range(turn)]
+            body = {"model": "gpt-5.5", "messages": [{"role": "system", "content": rules}, *told]}
+            line = {"at": at, "model": "gpt-5.5", "agent": "desk", "status": 200, "body": body}
+            usage = {"input_tokens": 3000 + 160 * turn, "cache_read_tokens": 2944 if turn > 1 else 0}
+            found.append(reader.read(json.dumps({**line, "usage": usage}).encode()))
+    assert [bar.alarm for bar in found if bar.alarm and bar.alarm.cause.startswith("history")] == []
+    names = [tuple(each.name for each in bar.stretches) for bar in found[2:]]
+    assert set(names) == {("messages[0].content", "history", "new user")}
+
+
+def test_planned_breaks_stand_in_the_picture_beside_alarms() -> None:
+    planned = CacheBreak("compacted", "messages", 500, 1.0)
+    usage = Usage(1000, 0, 500)
+    bars = (
+        Bar(number=1, usage=usage, cache_break=planned),
+        Bar(number=2, kind="thawed", note="thawed: a tool"),
+        Bar(number=3, usage=usage),
+    )
+    found = Report(title="planned", bars=bars)
+    assert (found.breaks, found.sums.lost, found.sums.requests) == ((), 0, 2)
+    assert found.html().count('class="lb-planned"') == 2
+    assert "Nothing: no request lost" in found.html()
+
+
 def test_memory_is_bounded_whatever_the_length_of_the_log() -> None:
     reader = LineReader()
     for number in range(3000):
@@ -432,6 +463,9 @@ def test_ten_thousand_requests_make_a_page_of_bounded_size(many: Report) -> None
     }
     assert rows["requests"]["ids"][-1] == "10000"
     assert f"and {200 - NODES} more" in text
+    made = {f"{table['row']}{each}" for table in rows.values() for each in table["ids"]}
+    assert {link[1:] for link in parsed.links()} <= {*parsed.ids(), *made}
+    assert text.count('class="lb-cause"') <= LABELS
 
 
 def test_sums_do_not_depend_on_the_drawing(many: Report) -> None:

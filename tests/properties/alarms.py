@@ -20,6 +20,7 @@ from tests.properties import faults
 from llmbuffer import Compaction, ElideToolResults, Message, Session, StableContext, Truncator
 from llmbuffer.breaks import CacheBreak
 from llmbuffer.cache import CacheModel
+from llmbuffer.compaction.base import Hook
 from llmbuffer.errors import LLMBufferError
 from llmbuffer.explaining import BreakDetector, explain
 from llmbuffer.plugins import get_dialect
@@ -142,7 +143,7 @@ class Run:
         self.names, self.clock, self.mode = takes_names(dialect), Clock(), mode
         self.compaction = None
         if mode == "planned":
-            hooks = [ElideToolResults(keep_last=2), Truncator()]
+            hooks: list[Hook] = [ElideToolResults(keep_last=2), Truncator()]
             largest = max(each.reported.input if each.reported else 0 for each in recording.calls) or 40_000
             self.compaction = Compaction(max(8_000, largest // 2), 0.4, hooks)
         kinds = ("clock", "retrieval") if mode != "recorded pace" else ()

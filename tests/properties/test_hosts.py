@@ -14,7 +14,17 @@ from llmbuffer.tokens import EstimateCounter
 
 moves = pytest.mark.moves_prefix(reason="the hosts edit, delete and trim what they sent")
 SCRIPTS = st.lists(st.sampled_from(ACTS), min_size=1, max_size=14)
-MODELS = st.sampled_from([("gpt-5.5", "openai"), ("gpt-5.6", "openai"), ("claude-sonnet-5.5", "anthropic")])
+MODELS = st.sampled_from(
+    [
+        ("gpt-5.5", "openai"),
+        ("gpt-5.6", "openai"),
+        ("gpt-5.6", "openai-responses"),
+        ("claude-sonnet-5.5", "anthropic"),
+        ("gemini-3.1-pro", "gemini"),
+        ("deepseek-v4-pro", "deepseek"),
+        ("tiny", "llamacpp"),
+    ]
+)
 
 
 def session_of(model: str = "gpt-5.5", dialect: str = "openai") -> Session:
@@ -56,6 +66,7 @@ def test_the_prompt_says_what_the_host_meant(
         assert sorted(head_and_tail) == sorted(host.lines), "each line of the system prompt is told once"
         assert sorted(body) == sorted([*host.words, *host.lines])
         assert not (host.gone - set(host.words)) & set(body)
+        assert all(0 <= mark.index < len(plan.messages) for mark in plan.marks if mark.section == "messages")
         assert plan.relation in expected or _was_there(host)
         assert convert.conversions - before <= new + leading or kind == "back"
         if observe:

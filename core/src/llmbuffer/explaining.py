@@ -29,6 +29,7 @@ from .usage import Usage
 __all__ = ["BreakDetector", "explain", "wire_of"]
 
 _HOLDERS = ("generationConfig", "generation_config")  # where Gemini keeps most params
+_NEAR = 1.1
 _EXCERPT = 20  # characters on each side of a difference
 _WIRES: dict[str, Wire] = {
     "anthropic": "anthropic",
@@ -271,7 +272,12 @@ def _not_served(
         return _plain("breakpoint-missing", lost, 1.0, reader.price, also)
     if lookup.outcome in ("expired", "not-yet-visible", "lookback-exceeded"):
         return _plain(lookup.outcome, lost, 0.9, reader.price, also)
-    return None if usage is None else diagnose(lookup, usage, rules, reader.price)
+    if usage is None:
+        return None
+    # A body is counted a little differently than its provider counts: so close to the minimum, nothing need have been cached.
+    if not usage.cache_read_tokens and snapshot.tokens < rules.min_tokens * _NEAR:
+        return None
+    return diagnose(lookup, usage, rules, reader.price)
 
 
 def _plain(

@@ -24,6 +24,7 @@ class LedgerEntry(msgspec.Struct, frozen=True):
     Of kind ``compacted`` is a compaction: ``before_tokens`` and ``after_tokens`` are those of the prompt without and with
     it. ``summary`` is a request that made one, and ``hook-refused`` a hook that broke the rule in ``reason``.
     Of kind ``reused`` is a request that was not sent, because a reply was there: zero usage, zero cost.
+    Of kind ``moved`` is a slot of a host's system prompt that moved to the tail: a planned break, with its place and length.
 
     ``at`` is the session's clock when the request was made, in seconds; token fields start with ``forecast_``; ``usage`` is
     what the provider reported (``None`` if it did not); ``cost`` in USD (``None`` without a price), and ``cost_parts`` the

@@ -128,7 +128,7 @@ def record(request: Request, target: Session, answer: Answer) -> Observation:
     calibration = family.calibration(request.context.model)
     factor = calibration.factor
     kept, lookup = request.kept, _sent(request)
-    if answer.reply is not None:
+    if answer.reply is not None and request.dialect.rules.stores_output:
         with_reply = msgspec.structs.replace(request.snapshot, tip=target.tip, marks=())
         family.commit_output(request.dialect, with_reply, session.clock())
     verdict = judge(request, target, lookup, answer, kept)

@@ -81,7 +81,7 @@ class _Builder:
         render, items, encode = self._dialect.render_message, self._items, _ENCODER.encode
         tip, role, user = self._tip, self._role, self._user
         for message, known in said:
-            quick = isinstance(message._content, str) and not self.open_calls and message.role != "tool"
+            quick = type(message._content) is str and not self.open_calls and message.role != "tool"
             rendered = render(message, role) if quick else None
             if rendered is None or rendered.joins or rendered.mark_at >= 0 or rendered.kinds:
                 self._tip, self._role, self._user = tip, role, user

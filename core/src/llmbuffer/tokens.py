@@ -206,12 +206,16 @@ class Calibration:
 
     def __init__(self) -> None:
         self._seen: deque[tuple[int, float]] = deque(maxlen=32)  # (predicted tokens, ratio), the oldest first
-        self._factor = 1.0
+        self._factor, self._stale = 1.0, False
         self._lock = threading.Lock()
 
     @property
     def factor(self) -> float:
         """What a count is to be multiplied by."""
+        if self._stale:
+            with self._lock:
+                self._stale = False
+                self._factor = min(max(self._median(), 0.25), 4.0)
         return self._factor
 
     def observe(self, predicted_tokens: int, reported_tokens: int) -> None:
@@ -223,11 +227,11 @@ class Calibration:
             return
         with self._lock:
             self._seen.append((predicted_tokens, reported_tokens / predicted_tokens))
-            self._factor = min(max(self._median(), 0.25), 4.0)
+            self._stale = True  # worked out when it is asked for
 
     def apply(self, tokens: int) -> int:
         """``tokens`` times the factor, rounded to the nearest whole number."""
-        return round(tokens * self._factor)
+        return round(tokens * self.factor)
 
     def _median(self) -> float:
         newest_first = zip(reversed(self._seen), _FADING, strict=False)
@@ -236,7 +240,7 @@ class Calibration:
         return weighed[bisect_left(reached, reached[-1] / 2)][0]
 
     def __repr__(self) -> str:
-        return f"Calibration(factor={self._factor:.3f}, requests={len(self._seen)})"
+        return f"Calibration(factor={self.factor:.3f}, requests={len(self._seen)})"
 
 
 def counter_for(model: str, *, search: Sequence[str | os.PathLike[str]] | None = None) -> TokenCounter:

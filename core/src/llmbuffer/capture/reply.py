@@ -56,7 +56,7 @@ class ReplyReader:
         self._kept += chunk
         if self._events and self._decode is None:
             self._read_lines()
-        elif len(self._kept) > LONGEST:
+        if len(self._kept) > LONGEST:
             self._too_long, self._kept = True, bytearray()
 
     def finish(self) -> None:

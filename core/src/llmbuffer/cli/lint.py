@@ -91,12 +91,17 @@ def _show(found: Sequence[Finding], github: bool) -> None:
         if github:
             where = f"file={_escaped(each.path)},line={each.line},col={each.column}"
             typer.echo(
-                f"::{_LEVELS[each.severity]} {where},title={each.rule}::{_escaped(each.message)}; {each.fix}"
+                f"::{_LEVELS[each.severity]} {where},title={each.rule}::{_line(each.message)}; {each.fix}"
             )
         else:
             typer.echo(f"{each} ({each.severity})\n    {each.fix}")
     complain("nothing found" if not found else f"{len(found):,} found")
 
 
+def _line(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
 def _escaped(text: str) -> str:
-    return text.replace("%", "%25").replace("\n", "%0A").replace(",", "%2C").replace(":", "%3A")
+    """What stands between commas and colons has these escaped as well."""
+    return _line(text).replace(",", "%2C").replace(":", "%3A")

@@ -83,7 +83,7 @@ def _print(found: Report) -> None:
         table.add_row(Text(plain(branch.name or branch.id, 40)), *_cells(sums))
     table.add_row("all", *_cells(found.sums))
     out.print(table)
-    broken = sorted(found.breaks, key=lambda bar: -bar.lost)
+    broken = found.worst
     for bar in broken[:_SHOWN]:
         assert bar.alarm is not None, "report.breaks are the bars with an alarm"
         out.print(Text(f"{bar.number}: {plain(bar.alarm.sentence, 400)}"), soft_wrap=True)

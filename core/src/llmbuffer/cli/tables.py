@@ -83,7 +83,9 @@ def agreement_table(result: ReplayResult, width: int) -> Table:
 
 def retention_table(result: ReplayResult) -> Table:
     """How often something was left out, how much stayed, and what summaries read from the cache."""
-    table = _table("compaction", ["times", "kept at end", "on average", "summaries", "read", "over window"], False)
+    table = _table(
+        "compaction", ["times", "kept at end", "on average", "summaries", "read", "over window"], False
+    )
     for source, figures in [*result.rows.items(), ("all", result.total)]:
         told = figures.retention
         if told is not None:

@@ -32,6 +32,9 @@ _BUILDER = re.compile(
 _CLASSES = frozenset("SystemMessage SystemMessagePromptTemplate DeveloperMessage StaticSystemMessage".split())  # noqa: SIM905 - as above
 _ROLES = frozenset({"system", "developer"})
 _SCHEMA_KEYS = frozenset({"parameters", "input_schema", "inputSchema", "parameters_json_schema", "function"})
+# Decorators of functions that give a system prompt, and of tools, whose defaults stand in their schemas.
+_PROMPTING = frozenset({"system_prompt", "instructions", "dynamic_prompt"})
+_TOOLS = frozenset({"tool", "function_tool", "tool_plain", "kernel_function"})
 _STABLE_LEVELS = frozenset({"global", "tenant", "user", "session"})
 
 
@@ -137,14 +140,14 @@ def _of_target(target: ast.expr, value: ast.expr) -> Iterator[Sink]:
 
 
 def _of_function(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[Sink]:
-    if _BUILDER.fullmatch(node.name):
+    decorators = {
+        dotted(each.func if isinstance(each, ast.Call) else each).rpartition(".")[2]
+        for each in node.decorator_list
+    }
+    if _BUILDER.fullmatch(node.name) or decorators & _PROMPTING:
         for value in _returned(node):
             yield Sink(value, f"{node.name}()")
-    decorators = [dotted(each.func if isinstance(each, ast.Call) else each) for each in node.decorator_list]
-    if any(
-        each.rpartition(".")[2] in ("tool", "function_tool", "tool_plain", "kernel_function")
-        for each in decorators
-    ):
+    if decorators & _TOOLS:
         defaults = [*node.args.defaults, *(each for each in node.args.kw_defaults if each is not None)]
         yield from (Sink(value, f"the schema of the tool {node.name}", machine=False) for value in defaults)
 

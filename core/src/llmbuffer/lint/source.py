@@ -67,7 +67,7 @@ def _findings(tree: ast.Module, path: str) -> Iterator[tuple[Finding, list[int]]
 
 
 def _of_sink(sink: Sink, scope: Scope, flow: Flow, path: str) -> Iterator[tuple[Finding, list[int]]]:
-    for origin in flow.origins(sink.value, scope):
+    for origin in [*flow.origins(sink.value, scope), *_of_callable(sink, scope, flow)]:
         if sink.machine or origin.rule != "LB005":
             yield (
                 _finding(path, origin.rule, origin.node, _reaches(origin, sink)),
@@ -82,6 +82,15 @@ def _of_sink(sink: Sink, scope: Scope, flow: Flow, path: str) -> Iterator[tuple[
         if match is not None:
             message = f"{{{match['name']}}} in {sink.what}: {RULES['LB008'].title}"
             yield _finding(path, "LB008", value, message), _lines(value)
+
+
+def _of_callable(sink: Sink, scope: Scope, flow: Flow) -> Iterator[Origin]:
+    """What a function gives that is handed over itself, as frameworks that ask it for each request take it."""
+    if sink.what.endswith("=") and sink.machine and isinstance(sink.value, ast.Name):
+        function = scope.function(sink.value.id)
+        if function is not None and scope.gets(sink.value.id, sink.value.lineno) is None:
+            for value in function.returns:
+                yield from flow.origins(value, function)
 
 
 def _reaches(origin: Origin, sink: Sink) -> str:

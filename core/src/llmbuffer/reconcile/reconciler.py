@@ -18,6 +18,7 @@ from ..placing import Placed
 from ..rebuilding import still_there
 from ..request import Request
 from ..snapshot import Snapshot
+from ..snapshot import texts as texts_of
 from ..state import State, Turn, attach, link
 from ..usage import Usage
 from .compacts import compacted
@@ -290,7 +291,7 @@ class Reconciler:
             new = link(state, message, session.dialect, session.counter, paired=False)
             return attach(state, new, session.dialect), message, True
         except LLMBufferError:
-            told = plain_message((message.text or message.role,))
+            told = plain_message((message.role, *texts_of(message)))
             new = link(state, told, session.dialect, session.counter, paired=False)
             return attach(state, new, session.dialect), told, False
 

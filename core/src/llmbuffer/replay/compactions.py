@@ -24,7 +24,7 @@ __all__ = ["COMPACTIONS", "TARGET", "WINDOW", "CompactionName", "Kept", "Way", "
 CompactionName = Literal["never", "auto", "recorded", "sliding-window", "clear-one", "fresh-summary"]
 COMPACTIONS: tuple[str, ...] = get_args(CompactionName)
 WINDOW = 150_000  # tokens; the prompts of the recorded sessions stay below it
-TARGET = 0.35  # what is left after a summary, as a share of the window: the same for all that make one
+TARGET = 0.3  # what is left after a summary, as a share of the window: the same for all that make one
 _CLEARED = "[Old tool result content cleared]"
 
 

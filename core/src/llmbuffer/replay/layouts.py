@@ -23,8 +23,8 @@ from .noise import moment
 from .recordings import CLOCK, Agent, Call, Recording
 
 __all__ = [
-    "Aside",
     "AsWritten",
+    "Aside",
     "Buffered",
     "History",
     "Layout",

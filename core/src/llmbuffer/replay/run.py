@@ -1,4 +1,25 @@
-"""Replaying recordings: every call through a layout and the cache model of a dialect, and what that sums up to."""
+"""Replaying recordings: every call through a layout and the cache model of a dialect, and what that sums up to.
+
+The layouts:
+
+* ``recorded``: the prompt as it was, with the provider's automatic caching;
+* ``default``: the same, with noise in the system prompt, as programs write it: the clock anew at each call;
+* ``buffered``: a ``Session`` for each agent, with noise as dynamic content at its ``placement``, given when a user turn
+  begins and kept for the calls of that turn (so the clock shows when the turn began);
+* ``separate``, ``shared``, ``auto``: the agents as members of a team, see ``llmbuffer.team``. ``separate`` is
+  ``buffered`` under the name that teams have for it; ``auto`` chooses at the first call of each recording, and
+  ``shared_sessions`` counts those that have one transcript.
+
+The compactions of whole histories:
+
+* ``never``: not at all; ``over_window`` counts the calls that do not fit. ``recorded``: when and as the program did;
+* ``auto``: ``Session(compaction=Compaction(window, 0.3, [ElideToolResults(), Summarizer(), Truncator()]))``;
+* ``sliding-window``: at each call the oldest messages go until it fits; ``clear-one``: old results of tools lose their
+  text, one after the other, until it fits;
+* ``fresh-summary``: once a call does not fit, a summary by a prompt of its own, down to 0.3 of the window.
+
+The n-th summary of a session is the n-th one recorded, or about 1,000 tokens of the session's words, drawn by ``seed``.
+"""
 
 from __future__ import annotations
 
@@ -58,29 +79,11 @@ def replay(
 ) -> ReplayResult:
     """Send every call of every recording through a layout to the cache model of ``dialect`` and ``model``; no network.
 
-    Each recording has a cache of its own. ``layout`` is
-
-    * ``recorded``: the prompt as it was, with the provider's automatic caching;
-    * ``default``: the same, with noise in the system prompt, as programs write it: the clock anew at each call;
-    * ``buffered``: a ``Session`` for each agent, with noise as dynamic content at its ``placement``, given when a user turn
-      begins and kept for the calls of that turn (so the clock shows when the turn began);
-    * ``separate``, ``shared``, ``auto``: the agents as members of a team, see ``llmbuffer.team``. ``separate`` is
-      ``buffered`` under the name that teams have for it; ``auto`` chooses at the first call of each recording, and
-      ``shared_sessions`` counts those that have one transcript.
-
+    Each recording has a cache of its own. ``layout`` is one of those that the module names.
     ``noise`` names what changes (``clock``, ``retrieval``), drawn by ``seed``. ``pace`` is the time between calls: one
     second (``steady``), which measures the layout alone, or as ``recorded`` where known, so that entries expire.
     ``compaction`` replays whole histories, as if the recorded program had left nothing out, and keeps each prompt within
-    ``window`` tokens (default 150,000) in one of these ways. The layout is ``buffered``, without noise.
-
-    * ``never``: not at all; ``over_window`` counts the calls that do not fit. ``recorded``: when and as the program did;
-    * ``auto``: ``Session(compaction=Compaction(window, 0.5, [ElideToolResults(), Summarizer(), Truncator()]))``;
-    * ``sliding-window``: at each call the oldest messages go until it fits; ``clear-one``: old results of tools lose their
-      text, one after the other, until it fits;
-    * ``fresh-summary``: once a call does not fit, a summary by a prompt of its own, down to half of the window.
-
-    The n-th summary of a session is the n-th one recorded, or about 1,000 tokens of the session's words, drawn by ``seed``.
-
+    ``window`` tokens (default 150,000) in a way that the module names. The layout is ``buffered``, without noise.
     ``recorded_usage`` compares the model with reads that providers reported. ``model`` defaults to the dialect's,
     ``prices`` (in US dollars) and ``counter`` to those of the model.
 
@@ -107,6 +110,14 @@ def replay(
         price=price_for(name, overrides=prices),
         counter=_Memo(counter_for(name) if counter is None else counter),
     )
+    found = _found(setting, recordings, skipped)
+    return _result(setting, found, skipped or ())
+
+
+def _found(
+    setting: _Setting, recordings: Iterable[Recording], skipped: list[Skipped] | None
+) -> list[tuple[str, Figures]]:
+    """The figures of each recording, by its id."""
     found: list[tuple[str, Figures]] = []
     for recording in recordings:
         try:
@@ -116,7 +127,7 @@ def replay(
                 raise ReplayError(f"{recording.file}:{recording.line}: {error}") from error
             skipped.append(Skipped(recording.file, recording.line, str(error)))
         setting.counter.forget()
-    return _result(setting, found, skipped or ())
+    return found
 
 
 def _bound(dialect: str | Dialect, model: str | None) -> tuple[Dialect, str]:

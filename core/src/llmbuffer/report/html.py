@@ -13,14 +13,13 @@ from importlib import resources
 from ..breaks import CacheBreak
 from ..pictures import plain, safe
 from .model import Bar, Report, Sums
-from .svg import COLUMNS, MONEY, fork_tree, money_lines, money_points, request_columns
+from .svg import COLUMNS, MONEY, TOLD, fork_tree, money_lines, money_points, request_columns
 from .tables import Table, branch_table, break_table, money_table, request_table
 from .words import cause_and_price, dollars, heading_of
 
 __all__ = ["page"]
 
 ROWS = 200  # rows of a table in the page itself; further ones are made by the script when they are asked for
-BREAKS = 100  # breaks told in full, those that cost most first
 
 
 def page(report: Report, *, show_text: bool = False) -> str:
@@ -132,15 +131,15 @@ def _scrolled(inner: str, about: str) -> str:
 
 def _broken(report: Report, show_text: bool) -> Iterator[str | Table]:
     yield '<section aria-labelledby="h-broken"><h2 id="h-broken">What broke</h2>'
-    found = sorted(report.breaks, key=lambda bar: (-bar.lost, bar.number))
+    found = report.worst
     if not found:
         yield "<p>Nothing: no request lost what a warm cache would have served.</p></section>"
         return
-    for bar in found[:BREAKS]:
+    for bar in found[:TOLD]:
         assert bar.alarm is not None, "report.breaks are the bars with an alarm"
         yield _break(bar, bar.alarm, show_text)
-    if len(found) > BREAKS:
-        yield f"<p>The {BREAKS} that cost most; all {len(found):,} are in the table.</p>"
+    if len(found) > TOLD:
+        yield f"<p>The {TOLD} that cost most; all {len(found):,} are in the table.</p>"
     yield break_table(report)
     yield "</section>"
 
@@ -244,7 +243,12 @@ def _cell(text: str, kind: str) -> str:
 def _rows(tables: list[Table]) -> str:
     """The rows of long tables as JSON that cannot end its element, whatever names hold."""
     long = {
-        table.id: {"kinds": [kind for _, kind in table.columns], "ids": table.ids, "rows": table.rows}
+        table.id: {
+            "row": table.row,
+            "kinds": [kind for _, kind in table.columns],
+            "ids": table.ids,
+            "rows": table.rows,
+        }
         for table in tables
         if len(table.rows) > ROWS
     }

@@ -187,6 +187,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         """The bars with an alarm, in order."""
         return tuple(bar for bar in self.bars if bar.alarm is not None)
 
+    @property
+    def worst(self) -> tuple[Bar, ...]:
+        """The same, the one that lost most first."""
+        return tuple(sorted(self.breaks, key=lambda bar: (-bar.lost, bar.number)))
+
     def by_branch(self) -> Iterator[tuple[Branch, Sums]]:
         """Each branch with its sums, in the order of ``branches``."""
         found: dict[str, list[Bar]] = {branch.id: [] for branch in self.branches}

@@ -30,10 +30,9 @@ def fragment(report: Report) -> str:
     if report.bars:
         parts.append(_scrolled(request_columns(report, links=False)))
         parts.append("<p><small>From the bottom: read (green), written (yellow), fresh (red).</small></p>")
-    found = sorted(report.breaks, key=lambda bar: -bar.lost)
     told = [
         f"<li><bdi>{safe(heading_of(bar))}</bdi>: {safe(bar.alarm.sentence, 600)}</li>"
-        for bar in found[:_BREAKS]
+        for bar in report.worst[:_BREAKS]
         if bar.alarm is not None
     ]
     if told:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ..pictures import (
@@ -25,6 +25,8 @@ from .words import anchor, cause_and_price, clock, dollars, heading_of, plural, 
 __all__ = ["MONEY", "Point", "fork_tree", "money_lines", "money_points", "nested", "request_columns"]
 
 COLUMNS = 220  # columns at most; with more requests, each stands for several in a row
+LABELS = 12  # breaks, the worst ones, that have their cause written above them
+TOLD = 100  # breaks that the page tells in full
 POINTS = 240
 NODES = 120  # forks drawn at most
 MONEY = {"cost": "paid", "fresh": "all fresh", "ceiling": "without breaks"}
@@ -35,23 +37,24 @@ def request_columns(report: Report, *, links: bool = True) -> str:
     """A column a request, or for several in a row; ``links`` lead to rows of the table and to the breaks."""
     bars = report.bars
     size = -(-len(bars) // COLUMNS) or 1
-    drawn = [_column(bars[at : at + size], links) for at in range(0, len(bars), size)]
+    told = {bar.number: place for place, bar in enumerate(report.worst)}
+    drawn = [_column(bars[at : at + size], links, told) for at in range(0, len(bars), size)]
     per = "Each column is one request" if size == 1 else f"Each column is the mean of {size} requests"
     about = f"{per}, in the order sent: tokens read from the cache, written and fresh. {plural(len(report.breaks), 'break')}"
     return columns(drawn, about)
 
 
-def _column(bars: Sequence[Bar], links: bool) -> Column:
-    told = [bar for bar in bars if bar.usage is not None]
-    count = max(1, len(told))
-    sums = Sums.of(told).usage
+def _column(bars: Sequence[Bar], links: bool, told: Mapping[int, int]) -> Column:
+    sent = [bar for bar in bars if bar.usage is not None]
+    count = max(1, len(sent))
+    sums = Sums.of(sent).usage
     states = (
         ("read", sums.cache_read_tokens / count),
         ("written", sums.cache_write_tokens / count),
         ("fresh", sums.fresh_tokens / count),
     )
     weights: dict[tuple[str, str], float] = {}
-    for bar in told:
+    for bar in sent:
         for each in bar.stretches:
             kind = "new" if each.name.startswith("new") else each.section
             weights[kind, each.name] = weights.get((kind, each.name), 0) + each.tokens / count
@@ -59,20 +62,24 @@ def _column(bars: Sequence[Bar], links: bool) -> Column:
     first, last = bars[0], bars[-1]
     name = heading_of(first) if first is last else f"Requests {first.number} to {last.number}"
     href = f"#r{first.number}" if links else ""
-    return Column(f"{name}: {said(bars)}", states, stretches, _mark(bars, links), href, str(first.number))
+    return Column(
+        f"{name}: {said(bars)}", states, stretches, _mark(bars, links, told), href, str(first.number)
+    )
 
 
-def _mark(bars: Sequence[Bar], links: bool) -> Mark | None:
-    """The break of these bars that cost most, else what was planned among them."""
+def _mark(bars: Sequence[Bar], links: bool, told: Mapping[int, int]) -> Mark | None:
+    """The break of these bars that cost most, else what was planned among them; ``told`` is the place of each by its cost."""
     broken = [bar for bar in bars if bar.alarm is not None]
     if broken:
         worst = max(broken, key=lambda bar: bar.lost)
         assert worst.alarm is not None
         text = cause_and_price(worst.alarm)
         more = f", and {len(broken) - 1} more" if len(broken) > 1 else ""
-        return Mark(
-            f"Break at {heading_of(worst).lower()}: {text}{more}", text, anchor(worst) if links else ""
-        )
+        place = told[worst.number]
+        # The page tells the worst ones in full; the others stand in its table alone.
+        href = anchor(worst) if place < TOLD else f"#k{worst.number}"
+        shown = text if place < LABELS else ""
+        return Mark(f"Break at {heading_of(worst).lower()}: {text}{more}", shown, href if links else "")
     planned = next((bar for bar in bars if _is_planned(bar)), None)
     if planned is None:
         return None

@@ -19,13 +19,13 @@ from .heads import Heads
 from .originals import Originals
 from .records import (
     SessionRecord,
-    counts_of,
-    decode_checked,
     decode_context,
     decode_message,
     encode,
     encode_message,
     note_of,
+    read_plain,
+    tokens_of,
 )
 from .replies import KeptReplies
 from .rights import needs
@@ -208,18 +208,14 @@ class Store(Heads, KeptReplies, Texts, Upkeep, Transfer, Rotation, Originals):
 
     def _said(self, rows: Iterable[NodeRow], counter: str) -> Iterator[tuple[Message, int | None]]:
         """The messages of rows, and their tokens where this counter counted them."""
-        tokens, unwrap = counts_of(counter), self.envelope.unwrap
-        if self.envelope.sealed:
-            for body, note in map(self.node_said, rows):
-                yield decode_checked(body), tokens(note)
-            return
-        for row in rows:  # as ``node_said``, with as few calls as can be: a history has many rows
-            digest, parent, stored, note = row
-            try:
-                body = unwrap(b"node%b%b%b" % (digest, parent, note), stored)
-            except CorruptStoreError:
-                body = self.node_body(row)  # says which
-            yield decode_checked(body), tokens(note)
+
+        def said(row: NodeRow) -> tuple[Message, int | None]:
+            body, note = self.node_said(row)
+            return decode_message(body), tokens_of(note, counter)
+
+        return (
+            map(said, rows) if self.envelope.sealed else read_plain(rows, self.envelope.unwrap, counter, said)
+        )
 
     @needs("read")
     def messages(self, session_id: str) -> tuple[Message, ...]:

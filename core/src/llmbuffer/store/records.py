@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 from zlib import crc32
 
@@ -31,9 +31,7 @@ __all__ = [
     "SentRecord",
     "SessionRecord",
     "TurnRecord",
-    "counts_of",
     "decode",
-    "decode_checked",
     "decode_context",
     "decode_message",
     "decode_said",
@@ -42,6 +40,7 @@ __all__ = [
     "encode_message",
     "node_place",
     "note_of",
+    "read_plain",
     "record_place",
     "session_place",
     "tokens_of",
@@ -200,17 +199,6 @@ def decode_message(body: bytes) -> Message:
         raise CorruptStoreError(f"{len(body)} bytes are no message: {error}; run verify()") from error
 
 
-def decode_checked(body: bytes) -> Message:
-    """The same as ``decode_message``, and quick where a text is all that is said."""
-    try:
-        role, content, name, shape = _MESSAGE.decode(body)
-    except (msgspec.DecodeError, LLMBufferError):
-        return decode_message(body)  # says what is wrong
-    if isinstance(content, str) and role in ROLES:
-        return text_message(role, content, name, shape)
-    return decode_message(body)
-
-
 def decode_said(body: bytes) -> Said:
     """Role, content, name and shape of a message."""
     try:
@@ -278,17 +266,36 @@ def note_of(counter: str, tokens: int) -> bytes:
 
 def tokens_of(note: bytes, counter: str) -> int | None:
     """The tokens, if this counter counted them."""
-    return counts_of(counter)(note)
+    if len(note) != _NOTE.size:
+        return None
+    by, tokens = cast("tuple[int, int]", _NOTE.unpack(note))
+    return tokens if by == crc32(counter.encode()) else None
 
 
-def counts_of(counter: str) -> Callable[[bytes], int | None]:
-    """What reads the tokens off notes, where this counter counted them."""
-    by, end, size = _NOTE.pack(crc32(counter.encode()), 0)[:4], 4, _NOTE.size
+def read_plain(
+    rows: Iterable[NodeRow],
+    unwrap: Callable[[bytes, bytes], bytes],
+    counter: str,
+    slow: Callable[[NodeRow], tuple[Message, int | None]],
+) -> Iterator[tuple[Message, int | None]]:
+    """What ``slow`` gives for each row of a store that is not sealed, with as few calls as can be: histories are long.
 
-    def read(note: bytes) -> int | None:
-        return int.from_bytes(note[end:], "big") if note[:end] == by and len(note) == size else None
-
-    return read
+    Its check value says that a body is what a message was written as, so texts are taken as they are. ``slow`` takes the
+    rest, and says what is wrong with a row.
+    """
+    decode, by = _MESSAGE.decode, _NOTE.pack(crc32(counter.encode()), 0)[:4]
+    for row in rows:
+        digest, parent, stored, note = row
+        try:
+            role, content, name, shape = decode(unwrap(b"node%b%b%b" % (digest, parent, note), stored))
+        except (msgspec.DecodeError, LLMBufferError):
+            yield slow(row)
+            continue
+        if isinstance(content, str) and role in ROLES:
+            tokens = int.from_bytes(note[4:], "big") if note[:4] == by else None
+            yield text_message(role, content, name, shape), tokens
+        else:
+            yield slow(row)
 
 
 def node_place(row: NodeRow) -> bytes:
