@@ -119,6 +119,13 @@ def test_a_short_prompt_is_explained_though_nothing_was_lost() -> None:
     assert "nothing was lost" in found.fix
 
 
+def test_the_instructions_of_responses_are_system_text() -> None:
+    before = {"model": "gpt-5.6", "instructions": LONG, "input": "Hello"}
+    found = explain(before, {**before, "instructions": "You" + LONG})
+    assert found is not None
+    assert (found.cause, found.section, found.path) == ("system-changed", "system", "instructions")
+
+
 def test_what_else_moved_is_told_as_well() -> None:
     found = explain(chat("a", tools=[tool("f")]), chat("b", tools=[tool("g")], system="You" + LONG))
     assert found is not None

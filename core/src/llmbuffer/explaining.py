@@ -112,10 +112,9 @@ class _Prompt(msgspec.Struct, frozen=True):
 def _params(
     before: Mapping[str, Any], after: Mapping[str, Any], names: frozenset[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The params of these names in both bodies, by their paths."""
-    paths = {
-        path: True for body in (before, after) for name in sorted(names) for path in _spellings(name, body)
-    }
+    """The params of these names in both bodies, by their paths; what is a piece of the prompt is compared as one."""
+    told = sorted(names - {"instructions"})
+    paths = {path: True for body in (before, after) for name in told for path in _spellings(name, body)}
     return ({path: _at(before, path) for path in paths}, {path: _at(after, path) for path in paths})
 
 
