@@ -43,8 +43,23 @@ def test_every_snippet_runs(
         for number, source in enumerate(snippets(page)):
             exec(compile(source, f"{page.name}, snippet {number}", "exec"), namespace)
     if page.name == "README.md":
-        assert "It is in Lyon. | A parcel, on its way." in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert "It is in Lyon. | A parcel, on its way." in printed
+        _same_sentence(printed, page.read_text("utf-8"))
         assert len(server.bodies) == len(answers)
+
+
+def _same_sentence(printed: str, shown: str) -> None:
+    """The break that the README shows is the one that its snippet prints; how many tokens, the encoding at hand decides."""
+    sentence = re.compile(
+        r"^(volatile-in-prefix at .*): ([\d,]+) tokens billed again \(\S+ USD\); (.*)$", re.MULTILINE
+    )
+    [[place, tokens, fix]], [[told_place, told_tokens, told_fix]] = (
+        sentence.findall(printed),
+        sentence.findall(shown),
+    )
+    assert (place, fix) == (told_place, told_fix)
+    assert int(tokens.replace(",", "")) == pytest.approx(int(told_tokens.replace(",", "")), rel=0.05)
 
 
 def test_the_figures_of_the_readme_are_those_of_the_sample() -> None:

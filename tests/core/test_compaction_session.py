@@ -337,6 +337,18 @@ def test_clipping_leaves_pictures_and_short_results_alone() -> None:
     assert all("were cut here" in part.text for part in result.content if isinstance(part, Text))
 
 
+def test_a_result_that_a_marker_would_make_longer_stays_as_it_is() -> None:
+    session = session_of(ClipToolOutput(60), max_tokens=50_000, strict=True)
+    session.append(Message("user", "Look."))
+    for length in range(200, 400, 5):
+        call = ToolCall(f"c{length}", "look", "{}")
+        result = Message("tool", [ToolResult(call.id, "x" * length)])
+        session.append([Message("assistant", [call]), result])
+        clipped = "were cut here" in str(session.messages[-1].tool_results[0].content)
+        assert clipped or session.messages[-1] == result
+    assert clipped
+
+
 def test_elided_results_come_back_by_their_ids() -> None:
     session = told(session_of(ElideToolResults(1), max_tokens=50_000, target=0.01, horizon=0), 5)
     before = session.messages

@@ -949,3 +949,25 @@ def test_a_corrupt_page_costs_what_stands_in_it() -> None:
             assert 1 <= lost <= 8
             with open_store("memory:") as rescued:
                 assert rescued.import_(list(damaged.export(skip_damaged=True))).sessions == 30 - lost
+
+
+def test_a_table_that_was_cut_off_costs_what_stood_there() -> None:
+    need_postgres()
+    with postgres(settings=SETTINGS) as server, server.connect() as admin:
+        with open_store(server.url()) as store:
+            for number in range(30):
+                fill(store, f"s{number}", f"unmistakable {number} " + "x" * 1_500)
+            [file] = admin.execute("SELECT pg_relation_filepath('llmbuffer.nodes')").fetchone()
+        server.stop()
+        path = server.data / file
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2 // 8_192 * 8_192])
+        server.start()
+        with open_store(server.url()) as damaged:
+            assert damaged.verify()
+            lost = sum(not is_readable(damaged, number) for number in range(30))
+            assert 1 <= lost <= 29
+            with pytest.raises(CorruptStoreError):
+                list(damaged.export())
+            with open_store("memory:") as rescued:
+                assert rescued.import_(list(damaged.export(skip_damaged=True))).sessions == 30 - lost
