@@ -8,8 +8,8 @@ Every round starts four processes that append, fork, compact and forget, and kil
 of saves. Then every chain must verify, every session must be as one of its saves left it (its messages, and the bytes of
 its next request), and every acknowledged message of this round and of those before it in the same store must be in the
 session or among its originals. Where there is a server, it is killed, too, in every third round, and started again while
-the writers wait. Servers are started on the loopback interface,
-as safe as they can be (``appendfsync always``, ``fsync on``). 0 leaves a part out.
+the writers wait. Servers are started on the loopback interface, as safe as they can be (``appendfsync always``,
+``fsync on``). 0 leaves a part out.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from random import Random
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.crash_rounds import Told, crash_round
 from tests.nursery import Nursery, nursery
 from tests.redis_flips import flip_redis
 from tests.servers import redis_server
-from tests.store_writers import Told, crash_round, filled, flip, race_round
+from tests.store_writers import filled, flip, race_round
 
 TOGETHER = 20  # rounds that go on in one store
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from tests.crash_rounds import Told, crash_round
 from tests.nursery import Nursery, nursery
 from tests.postgres_server import PostgresServer, need_postgres, postgres
 from tests.redis_flips import flip_redis
 from tests.servers import RedisServer, need_redis, redis_server
-from tests.store_writers import Told, crash_round, filled, flip, race_round, session_in
+from tests.store_writers import filled, flip, race_round, session_in
 
 from llmbuffer import Message
 from llmbuffer.errors import ConflictError

@@ -171,7 +171,8 @@ class Round:
                 return
             name = name_of(hook)
             if isinstance(hook, Summarizer):
-                yield from self._expected(hook, actions, current)
+                for expected in self._expected(hook, actions, current):
+                    yield replace(expected, last_resort=last_resort)
                 continue
             after = self._tried(hook, current)
             if after is not None:
