@@ -32,7 +32,7 @@ def rebuilt(
     The same as linking and attaching one by one, with no state made for each of them. Calls and results are paired: the
     caller has seen to that. Raises a ``MessageError`` for messages that the dialect cannot send.
     """
-    builder = _Builder(dialect, tokens)
+    builder = _Builder(dialect, tokens, late=True)
     same = _first_nodes(old, start)
     for index, message in enumerate(messages):
         if index == start:

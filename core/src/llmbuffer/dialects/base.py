@@ -119,7 +119,7 @@ def json_object(call: ToolCall, provider: str) -> FrozenDict:
     {'b': 1}
     """
     try:
-        value = json.loads(call.arguments, object_pairs_hook=_no_duplicates)
+        value = _DECODER.decode(call.arguments)
         if isinstance(value, dict):
             return freeze(value, f"arguments of call {call.id!r}")
         found = f"a JSON {type(value).__name__}"
@@ -138,6 +138,9 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(out) != len(pairs):
         raise ValueError("a key stands twice")
     return out
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates)
 
 
 def count_field(usage: Mapping[str, Any], name: str) -> int:
