@@ -242,6 +242,30 @@ class TestDetector:
             detector.see(chat(name), at=0.0, agent=name)
         assert len(detector._known) == 2
 
+    def test_framed_text_goes_with_its_turn_and_no_earlier(self) -> None:
+        call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+        turn = [
+            {"role": "user", "content": "Where is it?"},
+            {"role": "user", "content": '<context name="found">' + "a parcel " * 900 + "</context>"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "1", "content": "in Lyon"},
+            {"role": "user", "content": "Remember to be brief."},
+        ]
+        later = [
+            *turn,
+            {"role": "assistant", "content": "In Lyon. " * 600},
+            {"role": "user", "content": "And now?"},
+        ]
+        for said, alarms in ((turn, 0), (later, 1)):
+            detector, head = BreakDetector(), chat()["messages"]
+            first = {"model": "gpt-5.5", "messages": [*head, *said]}
+            second = {
+                "model": "gpt-5.5",
+                "messages": [*head, said[0], *said[2:], {"role": "user", "content": "?"}],
+            }
+            assert detector.see(first, at=0.0) is None
+            assert (detector.see(second, at=1.0) is not None) == bool(alarms)
+
     def test_recorded_sessions_raise_no_alarm(self) -> None:
         stream, random = faults.cases(list(sample_recordings()), Random(1)), Random(2)
         for _ in range(20):
