@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
+import msgspec
 from tests.properties import faults
 
 from llmbuffer import Compaction, ElideToolResults, Message, Session, StableContext, Truncator
@@ -29,7 +30,6 @@ from llmbuffer.replay.layouts import fitted, takes_names
 from llmbuffer.replay.noise import Noise
 from llmbuffer.replay.recordings import Call, Recording
 from llmbuffer.rules import Dialect
-from llmbuffer.snapshot import Snapshot
 from llmbuffer.tokens import EstimateCounter
 
 MODELS = {
@@ -177,7 +177,7 @@ class Run:
         usage = lookup.usage(50)
         seen = request.observe(usage, fitted(call.reply, self.names))
         if self.dialect.rules.stores_output:
-            after = Snapshot(request.snapshot.head, seen.session.tip, request.snapshot.message_seed)
+            after = msgspec.structs.replace(request.snapshot, tip=seen.session.tip, marks=())
             self.cache.commit_output(after, self.clock.now)
         # A reply that cannot be told from what was sent: its session goes on in the next call.
         thread.reply, thread.session = fitted(call.reply, self.names), seen.session
