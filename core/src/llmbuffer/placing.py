@@ -49,10 +49,9 @@ def place(session: Session, base: State, user: Message | None, dynamic: Dynamic 
     """
     segments = _segments(session, base, user, dynamic)
     wanted, notes = _choose(session, base, segments)
-    if wanted == "sticky" and segments and user is None and _says(base.tip.message) == "user":
-        user = Message(
-            "user", ()
-        )  # the text becomes a message of its own, behind the one that began the turn
+    if segments and user is None and _says(base.tip.message) == "user" and _thinks_of_all_before(session):
+        # The text becomes a message of its own, behind the one that began the turn.
+        user = Message("user", ())
     if wanted == "sticky" and segments and user is not None:
         pinned = any(segment.pinned for segment in segments)
         user, segments = _with_sticky(user, segments, base.turns), ()
