@@ -216,17 +216,19 @@ def encode_context(context: StableContext, known: Mapping[str, str] = FrozenDict
     texts = tuple(
         (index, known[each.content]) for index, each in enumerate(segments) if each.content in known
     )
-    if texts:
-        away = {index for index, _ in texts}
-        segments = tuple(
-            msgspec.structs.replace(each, content="") if index in away else each
-            for index, each in enumerate(segments)
-        )
     params = wire_json(context.params)
-    fingerprint = context.fingerprint if texts else ""
-    return encode(
-        ContextRecord(context.model, segments, context.dynamic, context.tools, params, texts, fingerprint)
+    if not texts:
+        # Left out as a whole: what is a default is known by identity, and not every empty tuple is the same object.
+        return encode(ContextRecord(context.model, segments, context.dynamic, context.tools, params))
+    away = {index for index, _ in texts}
+    segments = tuple(
+        msgspec.structs.replace(each, content="") if index in away else each
+        for index, each in enumerate(segments)
     )
+    told = ContextRecord(
+        context.model, segments, context.dynamic, context.tools, params, texts, context.fingerprint
+    )
+    return encode(told)
 
 
 def decode_context(body: bytes, text: Callable[[str], str | None] | None = None) -> StableContext:
