@@ -22,7 +22,7 @@ from ..graph.journal import Journal
 from ..limits import Budget
 from ..store import Store, open_store
 from .clients import open_client, unreachable
-from .output import complain, console, print_json, reporting
+from .output import complain, console, interrupted, print_json, reporting
 
 __all__ = ["graph"]
 
@@ -102,14 +102,16 @@ def run(
         ended: str | None = None
         try:
             found = anyio.run(_run, given, session, base_url, options)
-        except KeyboardInterrupt:
-            complain(f"stopped; {hint}")
-            raise typer.Exit(130) from None
         except (BudgetError, TaskError) as error:
             if error.run is None:
                 raise
             ended, found = getattr(error, "key", ""), error.run
             complain(_why(error, base_url))
+        except BaseException as error:
+            if not interrupted(error):
+                raise
+            complain(f"stopped; {hint}")
+            raise typer.Exit(130) from None
         _print(given.graph, found, as_json, ended)
         if not found.ok:
             complain(hint)

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ..errors import LLMBufferError
 
-__all__ = ["FILE_WIDTH", "complain", "console", "print_json", "reporting"]
+__all__ = ["FILE_WIDTH", "complain", "console", "interrupted", "print_json", "reporting"]
 
 FILE_WIDTH = 160  # columns of a table that goes to a file or a pipe
 
@@ -34,9 +34,16 @@ def reporting() -> Iterator[None]:
     except OSError as error:
         complain(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}")
         raise typer.Exit(2) from None
-    except KeyboardInterrupt:
+    except BaseException as error:
+        if not interrupted(error):
+            raise
         complain("stopped")
         raise typer.Exit(130) from None
+
+
+def interrupted(error: BaseException) -> bool:
+    """Whether it is Ctrl-C, which task groups wrap up in a group on Python 3.10."""
+    return isinstance(error, KeyboardInterrupt) or any(map(interrupted, getattr(error, "exceptions", ())))
 
 
 def complain(text: str) -> None:
