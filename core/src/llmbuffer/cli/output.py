@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from asyncio import CancelledError
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -42,8 +43,8 @@ def reporting() -> Iterator[None]:
 
 
 def interrupted(error: BaseException) -> bool:
-    """Whether it is Ctrl-C, which task groups wrap up in a group on Python 3.10."""
-    return isinstance(error, KeyboardInterrupt) or any(map(interrupted, getattr(error, "exceptions", ())))
+    """Whether it is Ctrl-C, which comes out of an event loop as a cancellation on Python 3.10."""
+    return isinstance(error, KeyboardInterrupt | CancelledError)
 
 
 def complain(text: str) -> None:
