@@ -115,7 +115,7 @@ def test_no_turn_vanishes_when_eight_processes_append_to_one_session_in_postgres
     assert accepted + refused == 40
 
 
-def goes_on_when_the_clock_is_set_back(url: str) -> None:
+def assert_it_goes_on_when_the_clock_is_set_back(url: str) -> None:
     """By an hour: what was kept for a time stays, nobody takes what another one holds, and saves go on."""
     clock = FakeClock(10_000.0)
     with open_store(url, clock=clock) as store:
@@ -140,15 +140,15 @@ def goes_on_when_the_clock_is_set_back(url: str) -> None:
 
 
 def test_a_clock_that_is_set_back_loses_nothing(tmp_path: Path) -> None:
-    goes_on_when_the_clock_is_set_back(f"sqlite:///{tmp_path}/a.db")
+    assert_it_goes_on_when_the_clock_is_set_back(f"sqlite:///{tmp_path}/a.db")
 
 
 def test_a_clock_that_is_set_back_loses_nothing_in_redis(server: RedisServer) -> None:
-    goes_on_when_the_clock_is_set_back(server.url)
+    assert_it_goes_on_when_the_clock_is_set_back(server.url)
 
 
 def test_a_clock_that_is_set_back_loses_nothing_in_postgres(database: PostgresServer) -> None:
-    goes_on_when_the_clock_is_set_back(database.url("clock"))
+    assert_it_goes_on_when_the_clock_is_set_back(database.url("clock"))
 
 
 def test_a_log_of_redis_that_was_cut_off_costs_its_last_save_alone(server: RedisServer) -> None:

@@ -814,7 +814,7 @@ def test_any_order_of_steps_leaves_what_dictionaries_hold(server: PostgresServer
     bounds = settings(
         max_examples=6, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
     )
-    run_state_machine_as_test(PostgresAgainstDictionaries, settings=bounds)
+    run_state_machine_as_test(PostgresAgainstDictionaries, settings=bounds)  # asserts after every step
 
 
 # Vacuum, and damage

@@ -783,7 +783,7 @@ def test_any_order_of_steps_leaves_what_dictionaries_hold(server: RedisServer) -
     bounds = settings(
         max_examples=8, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
     )
-    run_state_machine_as_test(RedisAgainstDictionaries, settings=bounds)
+    run_state_machine_as_test(RedisAgainstDictionaries, settings=bounds)  # asserts after every step
 
 
 NODES = [NodeRow(bytes([number]) * 24, bytes([number // 2]) * 24, b"body", b"n") for number in range(1, 10)]

@@ -121,8 +121,7 @@ class Session(Conversing, Compacting, Reconciling):
         self._diagnostics = diagnostics
         self._expected = expected_requests
         self._fork_anchor: Anchor | None = None
-        self._frozen = False
-        self._epoch = 0
+        self._frozen, self._epoch = False, 0
         self._ledger: Ledger | None = None
         self._origin = ("", "")  # agent and task as the sessions that this one was forked from are labelled
         self._store = store
