@@ -66,7 +66,7 @@ def test_what_is_no_store_is_refused_by_name(tmp_path: Path, path: Path) -> None
     assert "is a directory" in refused(url(tmp_path))
     assert "create it first" in refused(url(tmp_path / "none" / "a.db"))
     path.write_text("this is no database, but a text")
-    assert "begins with b'this is no datab'" in refused(url(path))
+    assert "is no SQLite database" in refused(url(path))
     path.unlink()
     other = sqlite3.connect(path)
     other.execute("CREATE TABLE t (x)")
@@ -240,6 +240,103 @@ def test_a_forked_process_opens_its_own(store: Store, path: Path) -> None:
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.stdout.strip() == "['from the child', 'from the parent']", run.stderr
     assert "Warning" not in run.stderr
+
+
+OTHER = """
+import sys
+from llmbuffer.store import open_store
+with open_store(sys.argv[1]) as store:
+    store.put(sys.argv[2], b"x")
+    print(*sorted(store.keys()))
+"""
+
+
+def other_process(path: Path, key: str) -> list[str]:
+    """The keys that another process finds, which opens the store, puts one, and closes it."""
+    command = [sys.executable, "-c", OTHER, url(path), key]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_another_process_leaves_our_log_alone(store: Store, path: Path) -> None:
+    """Whatever this process does with the file, it keeps its locks: who closes it elsewhere is not the last one."""
+    store.put("mine", b"1")
+    thread = threading.Thread(target=store.stats)  # a second connection
+    thread.start()
+    thread.join()
+    with open_store(url(path)) as second:
+        assert second.verify() == ()
+    assert other_process(path, "theirs") == ["mine", "theirs"]
+    assert set(store.keys()) == {"mine", "theirs"}
+    store.put("later", b"2")
+    assert other_process(path, "last") == ["last", "later", "mine", "theirs"]
+    assert set(store.keys()) == {"last", "later", "mine", "theirs"}
+
+
+FORKS = """
+import os, sys
+from llmbuffer.store import open_store
+store = open_store(sys.argv[1])
+store.put("parent", b"1")
+told, tell = os.pipe()
+ask, answer = os.pipe()
+if os.fork() == 0:
+    if sys.argv[2] == "grandchild" and os.fork():
+        os._exit(0)
+    store.put("child", b"1")
+    os.write(tell, b"x")
+    os.read(ask, 1)
+    store.put("child later", b"2")
+    store.close()
+    os._exit(0)
+os.read(told, 1)
+store.close()
+def other(key):
+    child = os.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-c", sys.argv[3], sys.argv[1], key])
+    os.waitpid(child, 0)
+other("theirs")
+os.close(tell)
+os.write(answer, b"x")
+os.read(told, 1)  # until the child has ended
+other("theirs later")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.parametrize("who", ["child", "grandchild"])
+def test_a_forked_process_keeps_what_it_writes_when_all_others_close(tmp_path: Path, who: str) -> None:
+    command = [sys.executable, "-W", "error", "-c", FORKS, url(tmp_path / "a.db"), who, OTHER]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    before, after = run.stdout.splitlines()
+    assert before == "child parent theirs"
+    assert after == "child child later parent theirs theirs later"
+
+
+LOST = """
+import os, sys
+index = sys.argv[1].removeprefix("sqlite:///") + "-shm"
+os.register_at_fork(after_in_child=lambda: os.rename(index, index + "-gone"))  # as where all others have closed by now
+from llmbuffer.errors import StoreError
+from llmbuffer.store import open_store
+store = open_store(sys.argv[1])
+store.put("parent", b"1")
+if os.fork() == 0:
+    for use in (lambda: store.put("child", b"1"), lambda: open_store(sys.argv[1])):
+        try:
+            use()
+        except StoreError as error:
+            print(error, flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_child_that_came_too_late_is_told(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LOST, url(tmp_path / "a.db")]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout.count("open stores after the fork") == 2, run.stdout + run.stderr
 
 
 def test_a_thread_that_ended_leaves_no_connection(store: Store) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -26,12 +25,10 @@ from .backend import (
     Table,
 )
 from .sqlite_file import DAMAGED_NAMES, Mode, connect, explained, prepare
+from .sqlite_forks import watch
 from .sqlite_pages import new_body, page_query, rows_of
 
 __all__ = ["SqliteBackend", "open_sqlite"]
-
-# Connections of a parent process: closing one in the child would take the parent's locks with it.
-_INHERITED: list[sqlite3.Connection] = []
 
 _NODE_ID = "SELECT id FROM nodes WHERE space = ? AND digest = ?"
 _SESSION = """SELECT s.key, coalesce(n.digest, iif(s.tip = 0, ?1, x'')), s.revision, s.context, s.body, s.tip
@@ -71,24 +68,27 @@ class SqliteBackend:
     """
 
     def __init__(self, path: Path, mode: Mode = "rw") -> None:
-        self.path, self.mode = path, mode
+        self.path, self.mode = path.resolve(), mode  # also after a change of the working directory
         self._lock = RLock()
-        self._process = os.getpid()
         self._open: dict[int, sqlite3.Connection] = {}
         self._closed = False
+        watch(self)
         self.connection()
 
     def connection(self) -> sqlite3.Connection:
         """This thread's connection."""
-        if self._process != os.getpid():
-            self._leave_to_parent()
         found = self._open.get(get_ident())
         return found if found is not None else self._connect()
 
-    def _leave_to_parent(self) -> None:
+    def connections(self) -> int:
+        """See ``HasConnections``."""
+        return len(self._open)
+
+    def release(self) -> list[sqlite3.Connection]:
+        """See ``HasConnections``."""
         self._lock = RLock()  # another thread may have held it when the process was forked
-        _INHERITED.extend(self._open.values())
-        self._open, self._process = {}, os.getpid()
+        released, self._open = list(self._open.values()), {}
+        return released
 
     def _connect(self) -> sqlite3.Connection:
         with self._lock:
@@ -299,8 +299,6 @@ class SqliteBackend:
 
     def close(self) -> None:
         """See ``Backend``."""
-        if self._process != os.getpid():
-            self._leave_to_parent()
         with self._lock:
             self._closed = True
             while self._open:

@@ -1,4 +1,8 @@
-"""The file of a SQLite store: its schema, how it is opened, and what its errors mean."""
+"""The file of a SQLite store: its schema, how it is opened, and what its errors mean.
+
+Nothing but SQLite ever opens the file: closing any descriptor of it gives up all locks that the process holds there (POSIX),
+and another process would then remove the log under a connection that is still writing.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import CorruptStoreError, StoreError
+from .sqlite_forks import is_lost
 
 __all__ = ["DAMAGED_NAMES", "SCHEMA_VERSION", "Mode", "connect", "explained", "prepare"]
 
@@ -18,7 +23,6 @@ APPLICATION_ID = 0x6C6C6D62  # "llmb", in the header of the file
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 30.0
 DAMAGED_NAMES = (UnicodeDecodeError, OverflowError)  # in SQLite's own message, too
-_HEADER = b"SQLite format 3\0"
 
 # Parents have smaller ids than their children, so that no damage can make a walk go round in circles. Sessions and
 # records have an index beside their rows: a row that damage hides from one shows in the other.
@@ -44,8 +48,11 @@ def connect(path: Path, mode: Mode) -> sqlite3.Connection:
         raise StoreError(
             f"{str(path)!r} does not exist, and mode={mode} creates nothing: open it without mode="
         )
-    if path.exists():
-        _check_header(path)
+    if is_lost(path):
+        raise StoreError(
+            f"store {str(path)!r} was closed by the process that this one was forked from, while it was being forked: open "
+            "stores after the fork, or close them after all children have begun"
+        )
     wanted = "rwc" if mode == "rw" else "ro"
     with explained(path):
         connection = sqlite3.connect(
@@ -65,19 +72,6 @@ def connect(path: Path, mode: Mode) -> sqlite3.Connection:
 def _lenient(text: bytes) -> str:
     """Damaged text is read all the same: its check value tells."""
     return text.decode("utf-8", "replace")
-
-
-def _check_header(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            start = file.read(len(_HEADER))
-    except OSError as error:
-        raise StoreError(f"{str(path)!r} cannot be read: {error.strerror}; check its permissions") from error
-    if start and start != _HEADER:
-        raise StoreError(
-            f"{str(path)!r} is no SQLite database: it begins with {start!r}; give another path, or restore it from a "
-            "backup"
-        )
 
 
 def prepare(connection: sqlite3.Connection, path: Path, mode: Mode) -> None:
@@ -145,7 +139,11 @@ _RESTORE = (
 # The words are those of sqlite3_errstr(), which Python 3.10 gives without a code.
 _ADVICE: tuple[tuple[str, type[StoreError], str], ...] = (
     ("malformed", CorruptStoreError, _RESTORE),
-    ("file is not a database", CorruptStoreError, _RESTORE),
+    (
+        "not a database",
+        CorruptStoreError,
+        "it is no SQLite database: give another path, or restore it from a backup",
+    ),
     ("disk is full", StoreError, "nothing was written; make room, or forget sessions, and try again"),
     ("readonly database", StoreError, "the file is read-only; make it writable, or only read"),
     ("locked", StoreError, f"another process has held it for {BUSY_SECONDS:.0f} s; try again"),
