@@ -86,6 +86,7 @@ FLOORS = [
         "lint",
         "capture",
         "otel",
+        "seam",
         "simulate",
         "engine",
         "pages",

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from .bodies import Piece, Wire, pieces, read_prompt
+from .bodies import Piece, Wire, likely_dialect, pieces, read_prompt
 from .breaks import FIXES, CacheBreak, Cause, Difference, diagnose, differ, of_the_turn
 from .breaks.served import extra_cost, tolerance
 from .cache import Lookup
@@ -62,21 +62,6 @@ def wire_of(body: Mapping[str, Any]) -> Wire:
     )
     anthropic = "system" in body or shaped or str(body.get("model", "")).startswith(("claude", "anthropic"))
     return "anthropic" if anthropic else "openai"
-
-
-def _dialect_of(body: Mapping[str, Any], wire: Wire) -> str:
-    """The built-in dialect that a body of this format is likely to be of."""
-    if wire != "openai":
-        return wire
-    if "cache_prompt" in body or "id_slot" in body:
-        return "llamacpp"
-    if "cache_salt" in body:
-        return "vllm"
-    return (
-        "deepseek"
-        if str(body.get("model", "")).removeprefix("deepseek/").startswith("deepseek")
-        else "openai"
-    )
 
 
 class _Reader:
@@ -145,7 +130,7 @@ def _reader(
     counter: TokenCounter | None,
 ) -> _Reader:
     wire = wire_of(body)
-    name = _dialect_of(body, wire) if dialect is None else dialect
+    name = likely_dialect(body, wire) if dialect is None else dialect
     found = get_dialect(name) if isinstance(name, str) else name
     if dialect is not None:
         wire = _WIRES.get(found.name, "openai")

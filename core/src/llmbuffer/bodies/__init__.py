@@ -8,7 +8,8 @@ bytes, and a string counts as one text part, since providers see no difference.
 from __future__ import annotations
 
 from .formats import WIRES, Wire, pieces
+from .likely import likely_dialect
 from .piece import Piece
 from .prompt import Grow, read_prompt
 
-__all__ = ["WIRES", "Grow", "Piece", "Wire", "pieces", "read_prompt"]
+__all__ = ["WIRES", "Grow", "Piece", "Wire", "likely_dialect", "pieces", "read_prompt"]

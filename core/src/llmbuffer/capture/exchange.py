@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..bodies import Wire
+from ..bodies import Wire, likely_dialect
 from ..plugins import get_dialect
 from ..usage import Usage
-from .recognition import dialect_of, model_of
+from .recognition import model_of
 from .record import Captured
 from .reply import ReplyReader
 
@@ -45,7 +45,7 @@ class Exchange:
             at=recorder.clock(),
             path=path,
             wire=wire,
-            dialect=dialect_of(body, wire, str(request.url.host)),
+            dialect=likely_dialect(body, wire, str(request.url.host)),
             model=model_of(body, path),
             status=0,
             stream=bool(body.get("stream")) or "streamGenerateContent" in path,

@@ -1,4 +1,4 @@
-"""Which requests are asked of a model, in which wire format, and of whose dialect."""
+"""Which requests are asked of a model, and in which wire format."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from ..bodies import Wire
 
-__all__ = ["dialect_of", "model_of", "wire_at"]
+__all__ = ["model_of", "wire_at"]
 
 _PATHS: tuple[tuple[re.Pattern[str], Wire], ...] = (
     (re.compile(r"/chat/completions/?$"), "openai"),
@@ -32,19 +32,6 @@ def wire_at(path: str, body: Any) -> Wire | None:
     if found == "gemini" and "contents" not in body:
         return "anthropic" if "messages" in body else None
     return found
-
-
-def dialect_of(body: Mapping[str, Any], wire: Wire, host: str) -> str:
-    """The built-in dialect that a request is likely to be of."""
-    if wire != "openai":
-        return wire
-    if "cache_prompt" in body or "id_slot" in body:
-        return "llamacpp"
-    if "cache_salt" in body:
-        return "vllm"
-    model = str(body.get("model", ""))
-    deepseek = model.removeprefix("deepseek/").startswith("deepseek") or host.endswith("deepseek.com")
-    return "deepseek" if deepseek else "openai"
 
 
 def model_of(body: Mapping[str, Any], path: str) -> str:

@@ -27,7 +27,13 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     patterns: what one of them finds in stays where it is. ``declared`` finds dynamic text in the system prompt: patterns
     (their group names, or ``text``, name it) and callables that give ``(name, start, end)`` in characters.
 
-    Raises ``MessageError`` for another ``history``, and for a pattern that is none.
+    ``observe``: the plan is what the host gave, and nothing else; breaks are told.
+
+    ``team``: with ``shared``, members of one conversation (``member=``) share one prefix: the tools of all, the common system
+    text, the history told alike to all with the speakers named, and last the member's persona; with ``auto`` they do where
+    the forecast says that this is cheaper. It changes what the model reads.
+
+    Raises ``MessageError`` for another ``history`` or ``team``, and for a pattern that is none.
 
     >>> Policy(pinned=("Policy of",)).learn
     True
@@ -39,10 +45,14 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     declared: tuple[Declared, ...] = ()
     trims: bool = False
     cleared: tuple[str, ...] = ()
+    observe: bool = False
+    team: Literal["separate", "shared", "auto"] = "separate"
 
     def __post_init__(self) -> None:
         if self.history not in ("host", "ours"):
             raise MessageError(f"history is {self.history!r}: use 'host' or 'ours'")
+        if self.team not in ("separate", "shared", "auto"):
+            raise MessageError(f"team is {self.team!r}: use 'separate', 'shared' or 'auto'")
         for each in (*self.pinned, *self.declared):
             if isinstance(each, str):
                 _compiled(each)

@@ -54,7 +54,7 @@ class Router:
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise MessageError(f"limit is {limit!r}: give a number of sessions, from 1 on")
         self._origin, self._limit = session, limit
-        self._host: Host = DictHost() if convert is None else convert
+        self.host: Host = DictHost() if convert is None else convert
         self._policy = Policy() if policy is None else policy
         self._sessions: OrderedDict[_Key, Session] = OrderedDict()
         self._first: dict[Leaves, list[_Key]] = {}
@@ -89,7 +89,7 @@ class Router:
             if conversation is not None:
                 session = self.session(conversation, member)
             else:
-                leading = Leading(self, self._host, messages) if system is None else None
+                leading = Leading(self, self.host, messages) if system is None else None
                 session = self._found(messages[0 if leading is None else len(leading.items) :], member)
             return reconciler_of(session).plan(
                 tools=tools,
@@ -97,7 +97,7 @@ class Router:
                 messages=messages,
                 dynamic=dynamic,
                 params=params,
-                host=self._host,
+                host=self.host,
                 policy=policy,
                 marked=marked,
                 leading=leading,
@@ -151,7 +151,7 @@ class Router:
         return len(self._sessions)
 
     def _found(self, messages: Sequence[Any], member: str | None) -> Session:
-        leaves = [self._host.leaves(item) for item in messages]
+        leaves = [self.host.leaves(item) for item in messages]
         best: tuple[int, _Key] | None = None
         for key in reversed(self._first.get(leaves[0], []) if leaves else []):
             known = reconciler_of(self._sessions[key])

@@ -1,0 +1,239 @@
+"""Where an adapter plugs into its framework: the sessions behind one wrapped model, and what was used, by agent."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from .breaks import CacheBreak
+from .context import StableContext
+from .errors import DialectError, MessageError
+from .ledger import Ledger
+from .observing import Observation
+from .reconcile import Host, Plan, Policy, Router
+from .session import Session
+from .usage import Usage
+
+if TYPE_CHECKING:
+    from .placing import Dynamic
+    from .rules import Dialect
+
+__all__ = ["Account", "Call", "Mode", "Seam"]
+
+Mode = Literal["observe", "buffer", "team"]
+_Key = tuple[str | None, str | None]
+
+
+class Account(msgspec.Struct, frozen=True):
+    """What was used: ``requests`` observed, their ``usage``, ``cost`` in USD (``None`` without a price), and ``breaks``.
+
+    >>> (Account(1, Usage(input_tokens=10)) + Account(1, Usage(input_tokens=5), 0.5)).usage.input_tokens
+    15
+    """
+
+    requests: int = 0
+    usage: Usage = Usage()
+    cost: float | None = None
+    breaks: tuple[CacheBreak, ...] = ()
+
+    def __add__(self, other: Account) -> Account:
+        costs = [each for each in (self.cost, other.cost) if each is not None]
+        return Account(
+            self.requests + other.requests,
+            self.usage + other.usage,
+            sum(costs) if costs else None,
+            self.breaks + other.breaks,
+        )
+
+
+class Call:
+    """One call of the model: the ``plan`` that the adapter applies, and the response that it hands back once.
+
+    ``applies`` is false in observe mode: the host's own prompt goes out untouched.
+    """
+
+    def __init__(self, seam: Seam, plan: Plan, key: _Key) -> None:
+        self._seam, self._key = seam, key
+        self.plan = plan
+        self.applies = seam.mode != "observe"
+
+    def observe(
+        self, response: Any = None, message: Any = None, *, usage: Usage | None = None
+    ) -> Observation | None:
+        """Take in a response, see ``Plan.observe``. What cannot be read costs the host nothing: then it is ``None``."""
+        with suppress(DialectError):
+            seen = self.plan.observe(response, message, usage=usage)
+            self._seam._enter(self._key, seen)
+            return seen
+        return None
+
+    def refusal(self, name: str) -> str | None:
+        """What to answer to a call of a tool that may not be used now, in place of executing it; else ``None``."""
+        return self.plan.refusal(name)
+
+    def __repr__(self) -> str:
+        return f"Call({self.plan!r}, applies={self.applies})"
+
+
+class Seam:
+    """The sessions behind one wrapped model of a framework, one for each conversation (and member), and their accounts.
+
+    ``session`` is what all of them fork from; without one, a new one for ``model`` and ``dialect`` (default: OpenAI's).
+    ``mode``:
+
+    * ``observe``: nothing is changed; usage, cost and breaks are told;
+    * ``buffer``: the prompt is kept append-only, see ``Session.reconcile``;
+    * ``team``: besides, the members of a conversation share one prefix where the forecast says that this is cheaper.
+
+    ``policy`` says what may be done with the prompts, ``limit`` is how many conversations are kept. ``on_observe`` is called
+    with each observation. Thread-safe. Raises ``MessageError`` for an unknown mode.
+
+    >>> seam = Seam(model="gpt-5.5")
+    >>> call = seam.call(messages=[{"role": "user", "content": "Hello"}], conversation="c1", member="ann")
+    >>> seen = call.observe(usage=Usage(input_tokens=20, output_tokens=2))
+    >>> seam.account(member="ann").usage.input_tokens, seam.account().requests
+    (20, 1)
+    """
+
+    def __init__(
+        self,
+        host: Host | None = None,
+        *,
+        session: Session | None = None,
+        model: str = "",
+        dialect: str | Dialect | None = None,
+        mode: Mode = "buffer",
+        policy: Policy | None = None,
+        limit: int = 1024,
+        on_observe: Callable[[Observation], object] | None = None,
+    ) -> None:
+        if mode not in ("observe", "buffer", "team"):
+            raise MessageError(f"mode is {mode!r}: use 'observe', 'buffer' or 'team'")
+        if session is None:
+            session = Session(StableContext(model), "openai" if dialect is None else dialect)
+        self.session, self.mode, self.policy = session, mode, _moded(policy or Policy(), mode)
+        self._router = Router(session, limit=limit, convert=host, policy=self.policy)
+        self._limit, self._on_observe = limit, on_observe
+        self._accounts: OrderedDict[_Key, Account] = OrderedDict()
+        self._lock = RLock()
+
+    def call(
+        self,
+        *,
+        messages: Sequence[Any],
+        tools: Sequence[Any] | None = None,
+        system: str | Sequence[str] | None = None,
+        dynamic: Dynamic | None = None,
+        params: Mapping[str, Any] | None = None,
+        conversation: str | None = None,
+        member: str | None = None,
+        marked: int = 0,
+    ) -> Call:
+        """A plan for the prompt that the framework is about to send; arguments as for ``Router.reconcile``."""
+        plan = self._router.reconcile(
+            messages=messages,
+            tools=tools,
+            system=system,
+            dynamic=dynamic,
+            params=params,
+            conversation=conversation,
+            member=member,
+            marked=marked,
+        )
+        return Call(self, plan, (conversation, member))
+
+    # What was used
+
+    @property
+    def accounts(self) -> dict[tuple[str | None, str | None], Account]:
+        """What was used by each ``(conversation, member)``; beyond ``limit``, old ones are summed under ``(None, member)``."""
+        with self._lock:
+            return dict(self._accounts)
+
+    def account(self, *, conversation: str | None = None, member: str | None = None) -> Account:
+        """What was used in all, in a conversation, by a member, or by a member in a conversation."""
+        found = (
+            account
+            for (where, who), account in self.accounts.items()
+            if conversation in (None, where) and member in (None, who)
+        )
+        return sum(found, Account())
+
+    @property
+    def usage(self) -> Usage:
+        """All that was reported."""
+        return self.account().usage
+
+    @property
+    def breaks(self) -> tuple[CacheBreak, ...]:
+        """All alarms."""
+        return self.account().breaks
+
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """The sessions that are kept, the one used longest ago first."""
+        return self._router.sessions
+
+    @property
+    def ledger(self) -> Ledger:
+        """Every request of the sessions that are kept, by time."""
+        return Ledger.of(self.sessions)
+
+    def _enter(self, key: _Key, seen: Observation) -> None:
+        alarms = () if seen.cache_break is None else (seen.cache_break,)
+        one = Account(1, seen.usage or Usage(), seen.cost, alarms)
+        with self._lock:
+            self._accounts[key] = self._accounts.get(key, Account()) + one
+            self._accounts.move_to_end(key)
+            named = [each for each in self._accounts if each[0] is not None]
+            if len(named) > self._limit:
+                old = named[0]
+                rest = (None, old[1])
+                self._accounts[rest] = self._accounts.get(rest, Account()) + self._accounts.pop(old)
+        if self._on_observe is not None:
+            self._on_observe(seen)
+
+    # What is kept
+
+    def session_of(self, conversation: str, member: str | None = None) -> Session:
+        """The session of a conversation (and member); a new one where there is none."""
+        return self._router.session(conversation, member)
+
+    def forget(self, conversation: str, member: str | None = None) -> bool:
+        """Let go of a conversation, or of one member's part in it; what it used stays counted. Whether there was any."""
+        return self._router.forget(conversation, member)
+
+    def reset(self) -> None:
+        """Let go of all conversations, of what was learned, and of the accounts."""
+        with self._lock:
+            self._router.reset()
+            self._accounts.clear()
+
+    def fork(self, session: Session | None = None) -> Seam:
+        """A seam with the same settings and nothing in it, off ``session`` (default: a fork of this one's)."""
+        return Seam(
+            self._router.host,
+            session=self.session.fork() if session is None else session,
+            mode=self.mode,
+            policy=self.policy,
+            limit=self._limit,
+            on_observe=self._on_observe,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"Seam(mode={self.mode!r}, conversations={len(self._router)}, requests={self.account().requests})"
+        )
+
+
+def _moded(policy: Policy, mode: str) -> Policy:
+    if mode == "observe":
+        return msgspec.structs.replace(policy, observe=True, learn=False)
+    if mode == "team" and policy.team == "separate":
+        return msgspec.structs.replace(policy, team="auto")
+    return policy

@@ -1,0 +1,20 @@
+"""What ``llmbuffer plugins`` finds of this distribution; importing it loads no framework."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from llmbuffer.hookspecs import Register, hookimpl
+
+__all__ = ["register_adapters"]
+
+
+def _module() -> Any:
+    return import_module("llmbuffer_autogen")
+
+
+@hookimpl
+def register_adapters(register: Register) -> None:
+    """Offer the adapter for AutoGen, classic and agentchat."""
+    register("autogen", _module)
