@@ -217,23 +217,6 @@ def saving(folder: Path) -> float:
     return costs[1] / costs[0]
 
 
-def sharing(folder: Path, sessions: int = 1_000, history: int = 40) -> float:
-    """Bytes of a file of sessions that share a stable context and half their history, against separate dumps."""
-    path = folder / "shared.db"
-    start = Session(CONTEXT, tokens=EstimateCounter())
-    start.append(messages(history // 2))
-    dumps = 0
-    with open_store(f"sqlite:///{path}") as store:
-        start._store = store
-        for number in range(sessions):
-            fork = start.fork()
-            fork.append(messages(history // 2, str(number)))
-            fork.save()
-            dumps += len(json.dumps(fork.request(None).body))
-        store.vacuum()
-        return store.stats().file_bytes / dumps
-
-
 def figures(folder: Path) -> dict[str, Any]:
     path = folder / "tiers.db"
     with open_store(f"sqlite:///{path}") as store:
@@ -248,7 +231,6 @@ def figures(folder: Path) -> dict[str, Any]:
             "tokens_billed_again_select_order_over_name_order": pages_bill(),
             "opening_10000_messages_over_reading_them": opening(folder),
             "saving_a_turn_at_1000_turns_over_at_10": saving(folder),
-            "bytes_of_1000_sessions_over_separate_dumps": sharing(folder),
         }
 
 
@@ -261,7 +243,6 @@ BOUNDS = {
     "seconds_with_over_without": 1.0,
     "opening_10000_messages_over_reading_them": 1.5,
     "saving_a_turn_at_1000_turns_over_at_10": 1.5,
-    "bytes_of_1000_sessions_over_separate_dumps": 0.55,
 }
 
 

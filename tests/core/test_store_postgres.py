@@ -21,8 +21,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 from tests.core.test_store_model import StoreAgainstDictionaries
 from tests.postgres_server import Cutting, PostgresServer, as_whom, need_postgres, postgres
+from tests.store_sharing import (
+    CONTEXT,
+    assert_closed_store_says_so,
+    assert_threads_share,
+    fill,
+)
 
-from llmbuffer import Message, Session, StableContext
+from llmbuffer import Message, Session
 from llmbuffer.errors import ConflictError, CorruptStoreError, StoreError
 from llmbuffer.store import Backend, Store, open_store
 from llmbuffer.store.backend import ROOT, MissingNodeError, NodeRow, Record, Reseals, SessionRow
@@ -31,7 +37,6 @@ from llmbuffer.store.postgres.errors import UnsureError
 from llmbuffer.testing import StoreContract
 from llmbuffer.testing.store.privacy import tell
 
-CONTEXT = StableContext("gpt-5.5", "You are kind.")
 SETTINGS = "fsync = off\ndeadlock_timeout = 20ms"
 _schemas = count()
 
@@ -98,13 +103,6 @@ def asked(store: Store, query: str) -> Any:
     found = store.backend._connections.repeated(lambda each: each.execute(query).fetchone())
     assert found is not None
     return found[0]
-
-
-def fill(store: Store, session_id: str = "s1", *texts: str) -> Session:
-    session = Session(CONTEXT, store=store, session_id=session_id)
-    session.append([Message("user", text) for text in texts or ("a", "b")])
-    session.save()
-    return session
 
 
 def no_pause(seconds: float) -> None:
@@ -649,25 +647,12 @@ def test_one_of_many_takes_a_lease(store: Store) -> None:
     assert len(taken) == 40
 
 
+def test_a_closed_store_says_so(store: Store) -> None:
+    assert_closed_store_says_so(store)
+
+
 def test_threads_share_a_store(store: Store) -> None:
-    problems: list[BaseException] = []
-
-    def work(number: int) -> None:
-        try:
-            session = fill(store, f"t{number}", "all say this", "and this")
-            for turn in range(10):
-                session.append(Message("user", f"{number}-{turn}"))
-                session.save()
-                assert Session.load(store, session.id).messages == session.messages
-        except BaseException as error:  # noqa: BLE001 - told by the main thread
-            problems.append(error)
-
-    threads = [started(partial(work, number)) for number in range(6)]
-    for thread in threads:
-        thread.join()
-    assert problems == []
-    assert store.stats().nodes == 2 + 60
-    assert store.verify() == ()
+    assert_threads_share(store)
     assert isinstance(store.backend, PostgresBackend)
     assert len(store.backend._connections._idle) <= 4
 
@@ -724,17 +709,6 @@ def test_a_forked_process_opens_its_own(store: Store, url: str) -> None:
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.stdout.strip() == "['b', 'from the child', 'from the parent']", run.stderr
     assert "Warning" not in run.stderr
-
-
-def test_a_closed_store_says_so(store: Store) -> None:
-    session = fill(store)
-    store.close()
-    store.close()
-    with pytest.raises(StoreError, match="is closed: open it again"):
-        store.messages("s1")
-    session.append(Message("user", "c"))
-    with pytest.raises(StoreError, match="is closed"):
-        session.save()
 
 
 # Rows, a few at a time

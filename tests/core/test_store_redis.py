@@ -6,7 +6,6 @@ import datetime as dt
 import ipaddress
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -23,8 +22,15 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.core.test_store_model import StoreAgainstDictionaries
 from tests.redis_flips import spots
 from tests.servers import RedisServer, free_port, need_redis, redis_server
+from tests.store_sharing import (
+    CONTEXT,
+    assert_closed_store_says_so,
+    assert_forked_processes_share,
+    assert_threads_share,
+    fill,
+)
 
-from llmbuffer import Message, Session, StableContext
+from llmbuffer import Message, Session
 from llmbuffer.errors import ConflictError, CorruptStoreError, StoreError
 from llmbuffer.store import Backend, Store, new_key, open_store
 from llmbuffer.store.backend import ROOT, MissingNodeError, NodeRow, Record, SessionRow, StaleError
@@ -32,8 +38,6 @@ from llmbuffer.store.memory import MemoryBackend
 from llmbuffer.store.redis import RedisBackend
 from llmbuffer.testing import StoreContract
 from llmbuffer.tokens import EstimateCounter
-
-CONTEXT = StableContext("gpt-5.5", "You are kind.")
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +87,6 @@ def everything(store: Store) -> bytes:
     link = backend_of(store).link
     found = spots(link.client, link.address.prefix)
     return b"\0".join(each for spot in found for each in (spot.place.encode(), spot.stored))
-
-
-def fill(store: Store, session_id: str = "s1", *texts: str) -> Session:
-    session = Session(CONTEXT, store=store, session_id=session_id)
-    session.append([Message("user", text) for text in texts or ("a", "b")])
-    session.save()
-    return session
 
 
 def backend_of(store: Store) -> RedisBackend:
@@ -678,69 +675,17 @@ def test_a_vacuum_that_takes_too_long_says_so(url: str) -> None:
 
 
 def test_a_closed_store_says_so(store: Store) -> None:
-    session = fill(store)
-    store.close()
-    store.close()
-    with pytest.raises(StoreError, match="is closed: open it again"):
-        store.messages("s1")
-    session.append(Message("user", "c"))
-    with pytest.raises(StoreError, match="is closed"):
-        session.save()
+    assert_closed_store_says_so(store)
 
 
 def test_threads_share_a_store(store: Store) -> None:
-    problems: list[BaseException] = []
-
-    def work(number: int) -> None:
-        try:
-            session = fill(store, f"t{number}")
-            for turn in range(10):
-                session.append(Message("user", f"{number}-{turn}"))
-                session.save()
-                assert Session.load(store, session.id).messages == session.messages
-        except BaseException as error:  # noqa: BLE001 - told by the main thread
-            problems.append(error)
-
-    threads = [Thread(target=work, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert problems == []
-    assert len(store.sessions()) == 6
-    assert store.verify() == ()
-
-
-PROGRAM = """
-import os, sys
-from llmbuffer import Message, Session
-from llmbuffer.store import open_store
-store = open_store(sys.argv[1])
-session = Session.load(store, "s1")
-child = os.fork()
-if child == 0:
-    fork = session.fork()
-    fork.append(Message("user", "from the child"))
-    fork.save()
-    store.close()
-    os._exit(0)
-_, status = os.waitpid(child, 0)
-assert status == 0, status
-session.append(Message("user", "from the parent"))
-session.save()
-assert store.verify() == ()
-print(sorted(store.messages(record.id)[-1].text for record in store.sessions()))
-store.close()
-"""
+    assert_threads_share(store)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_process_makes_its_own_connections(store: Store, url: str) -> None:
     fill(store)
-    command = [sys.executable, "-W", "error", "-c", PROGRAM, url]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.stdout.strip() == "['from the child', 'from the parent']", run.stderr
-    assert "Warning" not in run.stderr
+    assert_forked_processes_share(url)
 
 
 def test_bodies_are_replaced_page_by_page(store: Store) -> None:

@@ -11,13 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.store_sharing import (
+    assert_closed_store_says_so,
+    assert_forked_processes_share,
+    assert_threads_share,
+    fill,
+)
 
-from llmbuffer import Message, Session, StableContext
+from llmbuffer import Message, Session
 from llmbuffer.errors import CorruptStoreError, StoreError
 from llmbuffer.store import Store, open_store
 from llmbuffer.store.sqlite import SqliteBackend
-
-CONTEXT = StableContext("gpt-5.5", "You are kind.")
 
 
 def url(path: Path) -> str:
@@ -33,13 +37,6 @@ def path(tmp_path: Path) -> Path:
 def store(path: Path) -> Iterator[Store]:
     with open_store(url(path)) as store:
         yield store
-
-
-def fill(store: Store, session_id: str = "s1", *texts: str) -> Session:
-    session = Session(CONTEXT, store=store, session_id=session_id)
-    session.append([Message("user", text) for text in texts or ("a", "b")])
-    session.save()
-    return session
 
 
 def pragma(store: Store, text: str) -> object:
@@ -175,71 +172,19 @@ def test_what_was_forgotten_is_nowhere_in_the_files(store: Store, path: Path) ->
 
 
 def test_a_closed_store_says_so(store: Store) -> None:
-    session = fill(store)
-    store.close()
-    store.close()
-    with pytest.raises(StoreError, match="is closed: open it again"):
-        store.messages("s1")
-    session.append(Message("user", "c"))
-    with pytest.raises(StoreError, match="is closed"):
-        session.save()
+    assert_closed_store_says_so(store)
 
 
 def test_threads_share_a_store(store: Store) -> None:
-    problems: list[BaseException] = []
-
-    def work(number: int) -> None:
-        try:
-            session = fill(store, f"t{number}")
-            for turn in range(10):
-                session.append(Message("user", f"{number}-{turn}"))
-                session.save()
-                assert Session.load(store, session.id).messages == session.messages
-        except BaseException as error:  # noqa: BLE001 - told by the main thread
-            problems.append(error)
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert problems == []
-    assert len(store.sessions()) == 6
+    assert_threads_share(store)
     fill(store, "later")
-    assert isinstance(store.backend, SqliteBackend)
     assert store.verify() == ()
-
-
-PROGRAM = """
-import os, sys
-from llmbuffer import Message, Session
-from llmbuffer.store import open_store
-store = open_store(sys.argv[1])
-session = Session.load(store, "s1")
-child = os.fork()
-if child == 0:
-    fork = session.fork()
-    fork.append(Message("user", "from the child"))
-    fork.save()
-    store.close()
-    os._exit(0)
-_, status = os.waitpid(child, 0)
-assert status == 0, status
-session.append(Message("user", "from the parent"))
-session.save()
-assert store.verify() == ()
-print(sorted(store.messages(record.id)[-1].text for record in store.sessions()))
-store.close()
-"""
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_process_opens_its_own(store: Store, path: Path) -> None:
     fill(store)
-    command = [sys.executable, "-W", "error", "-c", PROGRAM, url(path)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.stdout.strip() == "['from the child', 'from the parent']", run.stderr
-    assert "Warning" not in run.stderr
+    assert_forked_processes_share(url(path))
 
 
 OTHER = """

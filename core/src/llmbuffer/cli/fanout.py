@@ -206,13 +206,4 @@ def _document(session: Session, results: Results) -> dict[str, Any]:
 
 
 def _figures(requests: int, usage: Usage, cost: float | None) -> dict[str, Any]:
-    return {
-        "requests": requests,
-        "input_tokens": usage.input_tokens,
-        "cache_read_tokens": usage.cache_read_tokens,
-        "cache_write_tokens": usage.cache_write_tokens,
-        "fresh_tokens": usage.fresh_tokens,
-        "output_tokens": usage.output_tokens,
-        "hit_ratio": usage.hit_ratio,
-        "cost_usd": cost,
-    }
+    return {"requests": requests, **usage.figures(), "cost_usd": cost}

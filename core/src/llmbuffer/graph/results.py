@@ -164,15 +164,7 @@ _STATUSES: tuple[Status, ...] = ("finished", "kept", "failed", "skipped", "cance
 
 
 def _figures(usage: Usage, cost: float | None) -> dict[str, Any]:
-    return {
-        "input_tokens": usage.input_tokens,
-        "cache_read_tokens": usage.cache_read_tokens,
-        "cache_write_tokens": usage.cache_write_tokens,
-        "fresh_tokens": usage.fresh_tokens,
-        "output_tokens": usage.output_tokens,
-        "hit_ratio": round(usage.hit_ratio, 6),
-        "cost_usd": None if cost is None else round(cost, 6),
-    }
+    return {**usage.figures(), "cost_usd": None if cost is None else round(cost, 6)}
 
 
 def _plain(value: object) -> Any:

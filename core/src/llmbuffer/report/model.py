@@ -140,15 +140,9 @@ class Sums(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_json(self) -> dict[str, Any]:
         """The figures under the names that every command uses."""
-        usage = self.usage
         return {
             "requests": self.requests,
-            "input_tokens": usage.input_tokens,
-            "cache_read_tokens": usage.cache_read_tokens,
-            "cache_write_tokens": usage.cache_write_tokens,
-            "fresh_tokens": usage.fresh_tokens,
-            "output_tokens": usage.output_tokens,
-            "hit_ratio": round(usage.hit_ratio, 6),
+            **self.usage.figures(),
             "ceiling": self.ceiling,
             "share_of_ceiling": self.share_of_ceiling,
             "breaks": self.breaks,

@@ -63,16 +63,10 @@ class _Row:
         self.add(other.requests, other.errors, other.usage, other.cost)
 
     def figures(self) -> dict[str, Any]:
-        usage = self.usage
         return {
             "requests": self.requests,
             "errors": self.errors,
-            "input_tokens": usage.input_tokens,
-            "cache_read_tokens": usage.cache_read_tokens,
-            "cache_write_tokens": usage.cache_write_tokens,
-            "fresh_tokens": usage.fresh_tokens,
-            "output_tokens": usage.output_tokens,
-            "hit_ratio": round(usage.hit_ratio, 6),
+            **self.usage.figures(),
             "cost_usd": None if self.cost is None else round(self.cost, 6),
         }
 

@@ -7,7 +7,7 @@ bytes. ``space`` separates tenants; it is part of every call, so that no back en
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from ..errors import StoreError
 
@@ -24,6 +24,7 @@ __all__ = [
     "StaleError",
     "Swept",
     "Table",
+    "chained",
 ]
 
 ROOT = bytes(24)  # the parent of every first node, and the tip of a session that says nothing; never stored
@@ -194,3 +195,16 @@ class Reseals(Protocol):
     def replace(self, space: bytes, rows: Sequence[tuple[Row, bytes]]) -> int:
         """Give each row that new body if it still has the body that it is given with; returns how many. Nothing else changes."""
         ...
+
+
+def chained(found: Sequence[tuple[Any, ...]]) -> list[NodeRow]:
+    """Rows ``(digest, body, note, parent)`` from tip to root as nodes, oldest first.
+
+    Where the chain breaks off, because the oldest row has a parent that is not there, the first parent is ``b""``.
+    """
+    parent = ROOT if not found or found[-1][3] == 0 else b""
+    rows = []
+    for digest, body, note, _ in reversed(found):
+        rows.append(NodeRow(digest, parent, body, note))
+        parent = digest
+    return rows

@@ -23,6 +23,7 @@ from .backend import (
     StaleError,
     Swept,
     Table,
+    chained,
 )
 from .sqlite_file import DAMAGED_NAMES, Mode, connect, explained, prepare
 from .sqlite_forks import watch
@@ -166,7 +167,7 @@ class SqliteBackend:
                 found = connection.execute(f"{_SESSION} AND s.key = ?3", (ROOT, space, key)).fetchone()
                 if found is None:
                     return None
-                return SessionRow(*found[:5]), _chain(connection.execute(_CHAIN, (found[5],)).fetchall())
+                return SessionRow(*found[:5]), chained(connection.execute(_CHAIN, (found[5],)).fetchall())
             finally:
                 with suppress(
                     sqlite3.Error
@@ -326,17 +327,6 @@ def _id_of(connection: sqlite3.Connection, space: bytes, digest: bytes, ids: dic
             raise MissingNodeError(f"node {digest.hex()} is not stored")
         ids[digest] = found[0]
     return ids[digest]
-
-
-def _chain(found: list[tuple[Any, ...]]) -> list[NodeRow]:
-    """Rows from tip to root as nodes, oldest first. Where the chain breaks off, the first parent is ``b""``."""
-    found.reverse()
-    parent = ROOT if not found or found[0][3] == 0 else b""
-    rows = []
-    for digest, body, note, _ in found:
-        rows.append(NodeRow(digest, parent, body, note))
-        parent = digest
-    return rows
 
 
 def open_sqlite(url: str) -> Backend:

@@ -21,6 +21,7 @@ from ..backend import (
     StaleError,
     Swept,
     Table,
+    chained,
 )
 from .errors import driver, explained
 from .link import Address, Connections
@@ -103,7 +104,7 @@ class PostgresBackend:
             if found is not None:
                 chain = connection.execute(self._sql.chain, [found[5]], binary=True).fetchall()
             connection.execute("COMMIT")
-            return None if found is None else (SessionRow(*found[:5]), _chain(chain))
+            return None if found is None else (SessionRow(*found[:5]), chained(chain))
 
         return self._connections.repeated(work)
 
@@ -297,17 +298,6 @@ def _place(row: Row) -> tuple[Table, tuple[Any, ...]]:
     if isinstance(row, Record):
         return "records", (row.kind, row.key)
     return ("nodes", (row.digest,)) if isinstance(row, NodeRow) else ("sessions", (row.key,))
-
-
-def _chain(found: list[tuple[Any, ...]]) -> list[NodeRow]:
-    """Rows from tip to root as nodes, oldest first. Where the chain breaks off, the first parent is ``b""``."""
-    found.reverse()
-    parent = ROOT if not found or found[0][3] == 0 else b""
-    rows = []
-    for digest, body, note, _ in found:
-        rows.append(NodeRow(digest, parent, body, note))
-        parent = digest
-    return rows
 
 
 def open_postgres(url: str) -> Backend:
