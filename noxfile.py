@@ -149,11 +149,38 @@ def docs(session: nox.Session) -> None:
     session.run("pytest", "tests/test_docs.py", *session.posargs)
 
 
+# What a user would pick instead, each in an environment of its own. The first is another project of the same name.
+PEERS = {
+    "index": ["llmbuffer==0.3.0"],
+    "langchain": ["langchain>=1.4,<2", "langchain-openai>=1.7"],
+    "autogen": [
+        "autogen[openai]>=0.14,<0.15",
+        "autogen-agentchat>=0.7.5,<0.8",
+        "autogen-ext[openai]>=0.7.5,<0.8",
+    ],
+    "llamaindex": ["llama-index-core>=0.14,<0.15", "llama-index-llms-openai>=0.8"],
+    "crewai": ["crewai>=1.15,<2"],
+    "core": ["./core"],
+}
+
+
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure time and memory, print the figures: `nox -s bench -- NAME…` for some of them."""
+    """Measure time and memory, print the figures; then the same beside what a user would pick instead."""
     install(session)
-    session.run("python", "tests/benchmarks/run.py", *session.posargs)
+    session.install("uv")
+    session.run("python", "tests/benchmarks/run.py")
+    folder = Path(session.create_tmp()) / "peers"
+    for name, wanted in PEERS.items():
+        if not (folder / name).exists():
+            session.run(
+                "uv", "venv", "--quiet", "--python", session.python or sys.executable, str(folder / name)
+            )
+        python = str(folder / name / ("Scripts" if sys.platform == "win32" else "bin") / "python")
+        session.run("uv", "pip", "install", "--quiet", "--no-sources", "--python", python, *wanted)
+    session.run(
+        "python", "-m", "tests.benchmarks.peers.run", "--envs", str(folder.resolve()), *session.posargs
+    )
 
 
 @nox.session(name="engine-vllm")

@@ -158,7 +158,7 @@ class Selfkept:
         user = lacking.pop() if lacking and lacking[-1].role == "user" else None
         self._session.append(lacking)
         self._client.asides.clear()
-        asked = self._asked = self._session.request(user)
+        asked = self._asked = self._session.request(user, dict(texts) if call.begins_turn and texts else None)
         sent = [node.message for node in walk(asked.snapshot.tip) if isinstance(node.message, Message)]
         compacted = asked.placed.compacted is not None
         history = self._share.history(sent, asked.snapshot, compacted=compacted)
