@@ -51,6 +51,7 @@ LOCKS = {
     "models.txt": ["--group", "pyproject.toml:models", "--no-deps"],
     "lint.txt": ["--group", "pyproject.toml:lint", "--constraints", "constraints/test.txt"],
     "build.txt": ["--group", "pyproject.toml:build", "--constraints", "constraints/test.txt"],
+    "docs.txt": ["--group", "pyproject.toml:docs", "--constraints", "constraints/test.txt"],
 }
 
 
@@ -142,11 +143,23 @@ def types(session: nox.Session) -> None:
     session.run("mypy", *session.posargs)
 
 
-@nox.session
+@nox.session(python=PYTHONS[1])  # the tools have left the oldest one
 def docs(session: nox.Session) -> None:
-    """Run every Python snippet of the README and the docs."""
-    install(session)
-    session.run("pytest", "tests/test_docs.py", *session.posargs)
+    """Build the site, every warning an error, and run every Python snippet of the README and the docs."""
+    install(session, "docs.txt")
+    session.run(
+        "sphinx-build", "--fail-on-warning", "--keep-going", "--quiet", "-b", "html", "docs", "build/docs"
+    )
+    pages = ("tests/test_docs.py", "tests/test_reference.py", "tests/test_tutorial.py")
+    session.run("pytest", *pages, *session.posargs)
+
+
+@nox.session
+def notebooks(session: nox.Session) -> None:
+    """Run every notebook in a kernel of its own, offline; an error in a cell fails."""
+    install(session, "docs.txt")
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        session.run("jupyter", "execute", str(path.relative_to(ROOT)), *session.posargs)
 
 
 # What a user would pick instead, each in an environment of its own. The first is another project of the same name.

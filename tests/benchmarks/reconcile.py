@@ -3,7 +3,8 @@
     python tests/benchmarks/reconcile.py [--json]
 
 A host hands over a history of 100, 1,000 and 10,000 messages and adds two. `same` is a plan for what is known already, by
-the same objects; `copies` the same by fresh copies; `new` a plan for the two messages more. Each is given in microseconds,
+the same objects; `copies` the same by fresh copies; `new` a plan for the two messages more; `team` is `same` for one of two
+members who share a prefix, each message of the other one told by name. Each is given in microseconds,
 and as a multiple of `list(messages)` and of `copy.deepcopy(messages)`; `conversions` counts the messages that were
 converted for the two. Measured as processor time of this process, the best of several runs.
 """
@@ -19,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llmbuffer import Message, Session, StableContext
-from llmbuffer.reconcile import DictHost
+from llmbuffer.reconcile import DictHost, Plan, Policy, Router
 from llmbuffer.tokens import EstimateCounter
 
 SIZES = (100, 1_000, 10_000)
@@ -57,6 +58,22 @@ def best(work: Callable[[], object]) -> float:
     return min(taken) / 1e3
 
 
+def shared(size: int) -> float:
+    """Microseconds of a plan for a member that shares, of what is known."""
+    session = Session(StableContext("gpt-5.5"), tokens=EstimateCounter())
+    router = Router(session, policy=Policy(team="shared"))
+    for name in ("ann", "bob"):
+        router.declare(name, system=f"You are {name}.")
+    names = ({"name": "bob"}, {})
+    items = [{**item, **names[index % 2]} for index, item in enumerate(history(size))]
+
+    def planned() -> Plan:
+        return router.reconcile(system="You are ann.", messages=items, conversation="c", member="ann")
+
+    assert planned().messages[0]["content"].startswith("bob: ")
+    return best(planned)
+
+
 def measured(size: int) -> dict[str, float]:
     """One size."""
     items, host = history(size), Counting()
@@ -80,6 +97,7 @@ def measured(size: int) -> dict[str, float]:
         "same": same,
         "copies": copied,
         "new": new,
+        "team": shared(size),
         "list": listed,
         "deepcopy": deep,
         "conversions": (host.conversions - before) / RUNS,
@@ -95,11 +113,11 @@ def main() -> None:
         print(json.dumps(rows))
         return
     print(
-        f"{'messages':>8} {'same':>9} {'copies':>9} {'new':>9} {'same/list':>10} {'same/deepcopy':>14} {'conversions':>12}"
+        f"{'messages':>8} {'same':>9} {'copies':>9} {'new':>9} {'team':>9} {'same/list':>10} {'same/deepcopy':>14} {'conversions':>12}"
     )
     for row in rows:
         print(
-            f"{row['messages']:8.0f} {row['same']:7.0f}us {row['copies']:7.0f}us {row['new']:7.0f}us "
+            f"{row['messages']:8.0f} {row['same']:7.0f}us {row['copies']:7.0f}us {row['new']:7.0f}us {row['team']:7.0f}us "
             f"{row['same'] / row['list']:10.0f} {row['same'] / row['deepcopy']:14.3f} {row['conversions']:12.0f}"
         )
 

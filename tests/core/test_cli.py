@@ -79,7 +79,7 @@ def test_plugins_are_listed_with_their_distribution(run: Run) -> None:
     assert (ran.code, ran.err) == (0, "")
     assert ["dialects", "anthropic", "llmbuffer"] in [line.split()[:3] for line in ran.out.splitlines()]
     document = json.loads(run("plugins", "--json").out)
-    assert set(document) == {"dialects", "adapters", "stores"}
+    assert set(document) == {"dialects", "adapters", "stores", "errors"}
     version = metadata.version("llmbuffer")
     assert {"name": "openai", "distribution": "llmbuffer", "version": version} in document["dialects"]
 

@@ -5,8 +5,10 @@
 For each scenario of `../shared/captures`: the characters of all requests, and the share of them that is the longest common
 prefix with an earlier request of the scenario (what an ideal cache could read). A prompt is the JSON of its tools, then its
 system text, then its messages. `before` is what the framework sent; `after` is what the plans of a router yield, with a
-session for each agent that learns the slots of its system prompt as it goes; `declared` is the same where the adapter knows what the framework does:
-its clock, its window, its placeholder. Measured in characters, on recorded requests.
+session for each agent that learns the slots of its system prompt as it goes; `declared` is the same where the adapter
+knows what the framework does: its clock, its window, its placeholder; `team` is the same where the agents of a
+conversation share one prefix, with the characters that no earlier request began with as sent and then. Measured in
+characters, on recorded requests.
 """
 
 from __future__ import annotations
@@ -32,14 +34,27 @@ KNOWN: dict[str, dict[str, Any]] = {
     "chat_memory_buffer_trim": {"history": "ours", "trims": True},
     "buffered_context": {"history": "ours", "trims": True},
     "rwmh_dynamic_system": {"declared": (r"(?s)\n[^\n]*\d\d:\d\d.*",)},
+    "selector_group_chat": {"declared": (r"Then select the next role from [^.]*\.",)},
     "context_chat_engine": {"declared": (r"(?s)(?<=-{20}\n).*?(?=-{20})",)},
 }
 Body = dict[str, Any]
 NAMED = 40  # characters of a system prompt that tell one agent from another: adapters know its name
+# Where several agents talk: their names, as their prompts begin with them.
+TEAMS = {
+    "langgraph_3_agents_shared_messages": r"You are (\w+)\.",
+    "groupchat_round_robin": r"You are (\w+)\.",
+    "groupchat_auto_speaker": r"You are (\w+)\.",
+    "round_robin_3_agents": r"You are (\w+)\.",
+    "selector_group_chat": r"You are (\w+)\.",
+    "agent_workflow_3_agents_handoff": r"You are (\w+)\.",
+}
 
 
 class Figures(NamedTuple):
-    """One scenario: characters sent and characters that an earlier request began with, before and after."""
+    """One scenario: the share of all characters that an earlier request began with, before and after.
+
+    ``new`` and ``new_team`` count the others.
+    """
 
     source: str
     scenario: str
@@ -47,6 +62,9 @@ class Figures(NamedTuple):
     before: float
     after: float
     declared: float | None
+    team: float | None
+    new: int
+    new_team: int | None
 
 
 def bodies() -> Iterator[tuple[str, str, list[Body]]]:
@@ -99,13 +117,17 @@ def shared(one: str, other: str) -> int:
     return low
 
 
-def reusable(prompts: list[str]) -> float:
-    """The share of all characters that the best earlier request began with."""
-    best = [
+def known(prompts: list[str]) -> int:
+    """The characters that the best earlier request began with."""
+    return sum(
         max((shared(prompt, earlier) for earlier in prompts[:index]), default=0)
         for index, prompt in enumerate(prompts)
-    ]
-    return sum(best) / sum(map(len, prompts))
+    )
+
+
+def reusable(prompts: list[str]) -> float:
+    """The share of all characters that the best earlier request began with."""
+    return known(prompts) / sum(map(len, prompts))
 
 
 def reconciled(rows: list[Body], **options: Any) -> list[str]:
@@ -123,19 +145,56 @@ def reconciled(rows: list[Body], **options: Any) -> list[str]:
     return out
 
 
+def selecting(system: list[str], messages: list[Any]) -> tuple[list[str], list[Any]]:
+    """A selector's prompt that holds the conversation as text, as its adapter hands it over: as messages."""
+    found = re.fullmatch(
+        r"(?s)(You are in a role play.*?\n\n)(.*)\n\n\n\n(Read the above.*)", "".join(system)
+    )
+    if found is None or messages:
+        return system, messages
+    intro, history, asked = found.groups()
+    said = [entry.partition(": ") for entry in history.split("\n\n\n")]
+    told = [{"role": "user", "name": name, "content": text} for name, _, text in said]
+    return [intro], [*told, {"role": "system", "content": asked}]
+
+
+def as_a_team(rows: list[Body], named: str, team: str = "shared", **told: Any) -> list[str]:
+    """The same where the agents of a conversation share one prefix; the adapter knows and declares them."""
+    policy = Policy(team=team, **told)  # type: ignore[arg-type]
+    router = Router(Session(StableContext("gpt-5.5"), tokens=EstimateCounter()), policy=policy)
+    parted = [(tools, *selecting(system, rest)) for tools, system, rest in map(split, rows)]
+    found = [re.match(named, "".join(system)) for _, system, _ in parted]
+    names = ["manager" if match is None else match[1] for match in found]
+    for name, (tools, system, _) in zip(names, parted, strict=True):
+        router.declare(name, system=system, tools=tools)
+    out: list[str] = []
+    for name, (tools, system, messages) in zip(names, parted, strict=True):
+        plan = router.reconcile(
+            tools=tools, system=system, messages=messages, conversation="recorded", member=name
+        )
+        out.append(applied(plan))
+        plan.observe(Usage(input_tokens=len(out[-1]) // 4))
+    return out
+
+
 def figures() -> list[Figures]:
     """All scenarios."""
     out = []
     for source, scenario, rows in bodies():
-        known = KNOWN.get(scenario)
+        told, named = KNOWN.get(scenario), TEAMS.get(scenario)
+        sent = [text_of(*split(body)) for body in rows]
+        team = None if named is None else as_a_team(rows, named, **(told or {}))
         out.append(
             Figures(
                 source,
                 scenario,
                 len(rows),
-                reusable([text_of(*split(body)) for body in rows]),
+                reusable(sent),
                 reusable(reconciled(rows)),
-                None if known is None else reusable(reconciled(rows, **known)),
+                None if told is None else reusable(reconciled(rows, **told)),
+                None if team is None else reusable(team),
+                sum(map(len, sent)) - known(sent),
+                None if team is None else sum(map(len, team)) - known(team),
             )
         )
     return out
@@ -151,11 +210,14 @@ def main() -> None:
     if arguments.json:
         print(json.dumps([row._asdict() for row in rows]))
         return
-    print(f"{'scenario':54} {'requests':>8} {'before':>7} {'after':>7} {'declared':>8}")
+    print(
+        f"{'scenario':54} {'requests':>8} {'before':>7} {'after':>7} {'declared':>8} {'team':>7}  new characters"
+    )
     for row in rows:
-        declared = "" if row.declared is None else f"{row.declared:8.1%}"
+        declared = " " * 8 if row.declared is None else f"{row.declared:8.1%}"
+        team = "" if row.team is None else f"{row.team:7.1%}  {row.new:6,} -> {row.new_team:6,}"
         name = f"{row.source}: {row.scenario}"
-        print(f"{name:54} {row.requests:8} {row.before:7.1%} {row.after:7.1%} {declared}")
+        print(f"{name:54} {row.requests:8} {row.before:7.1%} {row.after:7.1%} {declared} {team}".rstrip())
 
 
 if __name__ == "__main__":

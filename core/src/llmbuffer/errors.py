@@ -1,4 +1,4 @@
-"""The error tree: every error that llmbuffer raises on purpose.
+"""The error tree, with every error that llmbuffer raises on purpose::
 
     LLMBufferError
     ├── MessageError (ValueError)       a message, tool or parameter that cannot be taken in

@@ -31,7 +31,12 @@ def register_dialects(register: Register) -> None:
 
 @hookspec
 def register_adapters(register: Register) -> None:
-    """Offer adapters for agent frameworks. A factory returns the adapter's module."""
+    """Offer adapters for agent frameworks. A factory returns the adapter's module.
+
+    The plugin may tell more, so that ``llmbuffer plugins`` can show it without importing a framework: ``FRAMEWORKS``, pairs of
+    a distribution and its versions, as in ``(("langchain-core", ">=1.6,<2"),)``, of which one has to be there, and
+    ``CAPABILITIES``, names of what the adapter can do, as in ``("observe", "buffer", "team")``.
+    """
 
 
 @hookspec

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +11,7 @@ import msgspec
 
 from .breaks import CacheBreak
 from .context import StableContext
-from .errors import DialectError, MessageError
+from .errors import LLMBufferError, MessageError
 from .ledger import Ledger
 from .observing import Observation
 from .reconcile import Host, Plan, Policy, Router
@@ -29,8 +28,13 @@ Mode = Literal["observe", "buffer", "team"]
 _Key = tuple[str | None, str | None]
 
 
+_BREAKS = 256  # alarms of one account that are kept; all are counted
+
+
 class Account(msgspec.Struct, frozen=True):
-    """What was used: ``requests`` observed, their ``usage``, ``cost`` in USD (``None`` without a price), and ``breaks``.
+    """What was used: ``requests`` observed, their ``usage``, ``cost`` in USD (``None`` without a price), and breaks.
+
+    ``breaks`` are the latest 256 alarms, ``break_count`` counts all of them.
 
     >>> (Account(1, Usage(input_tokens=10)) + Account(1, Usage(input_tokens=5), 0.5)).usage.input_tokens
     15
@@ -40,6 +44,7 @@ class Account(msgspec.Struct, frozen=True):
     usage: Usage = Usage()
     cost: float | None = None
     breaks: tuple[CacheBreak, ...] = ()
+    break_count: int = 0
 
     def __add__(self, other: Account) -> Account:
         costs = [each for each in (self.cost, other.cost) if each is not None]
@@ -47,7 +52,8 @@ class Account(msgspec.Struct, frozen=True):
             self.requests + other.requests,
             self.usage + other.usage,
             sum(costs) if costs else None,
-            self.breaks + other.breaks,
+            (self.breaks + other.breaks)[-_BREAKS:] if other.breaks else self.breaks,
+            self.break_count + other.break_count,
         )
 
 
@@ -65,12 +71,29 @@ class Call:
     def observe(
         self, response: Any = None, message: Any = None, *, usage: Usage | None = None
     ) -> Observation | None:
-        """Take in a response, see ``Plan.observe``. What cannot be read costs the host nothing: then it is ``None``."""
-        with suppress(DialectError):
-            seen = self.plan.observe(response, message, usage=usage)
-            self._seam._enter(self._key, seen)
-            return seen
-        return None
+        """Take in a response, see ``Plan.observe``; to be called once.
+
+        A response that cannot be read costs the host nothing: its ``usage`` counts where that is given apart, else the
+        result is ``None``, and ``Seam.unread`` counts it. What ``on_observe`` raises comes through.
+        """
+        seen = self._seen(response, message, usage)
+        if seen is None and usage is not None:
+            seen = self._seen(None, None, usage)
+        self._seam._enter(self._key, seen)
+        return seen
+
+    def _seen(self, response: Any, message: Any, usage: Usage | None) -> Observation | None:
+        try:
+            return self.plan.observe(response, message, usage=usage)
+        except LLMBufferError:
+            return None
+        except (
+            AttributeError,
+            LookupError,
+            TypeError,
+            ValueError,
+        ):  # an object of another shape, read as if it were one
+            return None
 
     def refusal(self, name: str) -> str | None:
         """What to answer to a call of a tool that may not be used now, in place of executing it; else ``None``."""
@@ -86,9 +109,11 @@ class Seam:
     ``session`` is what all of them fork from; without one, a new one for ``model`` and ``dialect`` (default: OpenAI's).
     ``mode``:
 
-    * ``observe``: nothing is changed; usage, cost and breaks are told;
+    * ``observe``: nothing is changed; usage, cost and breaks are told, and ``history``, ``learn`` and the like are without
+      effect;
     * ``buffer``: the prompt is kept append-only, see ``Session.reconcile``;
-    * ``team``: besides, the members of a conversation share one prefix where the forecast says that this is cheaper.
+    * ``team``: besides, the members of a conversation share one prefix where the forecast says that this is cheaper, or
+      always with ``Policy(team="shared")``; ``declare`` tells of them beforehand.
 
     ``policy`` says what may be done with the prompts, ``limit`` is how many conversations are kept. ``on_observe`` is called
     with each observation. Thread-safe. Raises ``MessageError`` for an unknown mode.
@@ -119,7 +144,10 @@ class Seam:
         self.session, self.mode, self.policy = session, mode, _moded(policy or Policy(), mode)
         self._router = Router(session, limit=limit, convert=host, policy=self.policy)
         self._limit, self._on_observe = limit, on_observe
-        self._accounts: OrderedDict[_Key, Account] = OrderedDict()
+        self._accounts: OrderedDict[_Key, Account] = OrderedDict()  # of conversations that have a name
+        self._rest: OrderedDict[_Key, Account] = OrderedDict()  # of all others, by member
+        self._declared: dict[str, tuple[str | Sequence[str] | None, Sequence[Any] | None]] = {}
+        self._unread = 0
         self._lock = RLock()
 
     def call(
@@ -133,8 +161,12 @@ class Seam:
         conversation: str | None = None,
         member: str | None = None,
         marked: int = 0,
+        **options: Any,
     ) -> Call:
-        """A plan for the prompt that the framework is about to send; arguments as for ``Router.reconcile``."""
+        """A plan for the prompt that the framework is about to send; arguments as for ``Router.reconcile``.
+
+        ``options`` are fields of the policy that are different for this call.
+        """
         plan = self._router.reconcile(
             messages=messages,
             tools=tools,
@@ -144,16 +176,40 @@ class Seam:
             conversation=conversation,
             member=member,
             marked=marked,
+            **options,
         )
         return Call(self, plan, (conversation, member))
+
+    def declare(
+        self,
+        member: str,
+        *,
+        system: str | Sequence[str] | None = None,
+        tools: Sequence[Any] | None = None,
+    ) -> None:
+        """Say beforehand that a member of a team will speak, see ``Router.declare``; forks of this seam know it as well.
+
+        Without effect in other modes.
+        """
+        self._router.declare(member, system=system, tools=tools)
+        with self._lock:
+            self._declared[member] = system, tools
 
     # What was used
 
     @property
     def accounts(self) -> dict[tuple[str | None, str | None], Account]:
-        """What was used by each ``(conversation, member)``; beyond ``limit``, old ones are summed under ``(None, member)``."""
+        """What was used by each ``(conversation, member)``.
+
+        Beyond ``limit``, old ones are summed under ``(None, member)``, and old members of those under ``(None, None)``.
+        """
         with self._lock:
-            return dict(self._accounts)
+            return {**self._rest, **self._accounts}
+
+    @property
+    def unread(self) -> int:
+        """How many responses could not be read."""
+        return self._unread
 
     def account(self, *, conversation: str | None = None, member: str | None = None) -> Account:
         """What was used in all, in a conversation, by a member, or by a member in a conversation."""
@@ -184,17 +240,21 @@ class Seam:
         """Every request of the sessions that are kept, by time."""
         return Ledger.of(self.sessions)
 
-    def _enter(self, key: _Key, seen: Observation) -> None:
+    def _enter(self, key: _Key, seen: Observation | None) -> None:
+        if seen is None:
+            with self._lock:
+                self._unread += 1
+            return
         alarms = () if seen.cache_break is None else (seen.cache_break,)
-        one = Account(1, seen.usage or Usage(), seen.cost, alarms)
+        one = Account(1, seen.usage or Usage(), seen.cost, alarms, len(alarms))
         with self._lock:
-            self._accounts[key] = self._accounts.get(key, Account()) + one
-            self._accounts.move_to_end(key)
-            named = [each for each in self._accounts if each[0] is not None]
-            if len(named) > self._limit:
-                old = named[0]
-                rest = (None, old[1])
-                self._accounts[rest] = self._accounts.get(rest, Account()) + self._accounts.pop(old)
+            _add(self._rest if key[0] is None else self._accounts, key, one)
+            if len(self._accounts) > self._limit:
+                (_, member), old = self._accounts.popitem(last=False)
+                _add(self._rest, (None, member), old)
+            while len(self._rest) > self._limit + 1:
+                oldest = next(each for each in self._rest if each[1] is not None)
+                _add(self._rest, (None, None), self._rest.pop(oldest))
         if self._on_observe is not None:
             self._on_observe(seen)
 
@@ -212,11 +272,13 @@ class Seam:
         """Let go of all conversations, of what was learned, and of the accounts."""
         with self._lock:
             self._router.reset()
-            self._accounts.clear()
+            for kept in (self._accounts, self._rest, self._declared):
+                kept.clear()
+            self._unread = 0
 
     def fork(self, session: Session | None = None) -> Seam:
-        """A seam with the same settings and nothing in it, off ``session`` (default: a fork of this one's)."""
-        return Seam(
+        """A seam with the same settings and declared members, and nothing in it, off ``session`` (default: a fork of this one's)."""
+        fork = Seam(
             self._router.host,
             session=self.session.fork() if session is None else session,
             mode=self.mode,
@@ -224,11 +286,21 @@ class Seam:
             limit=self._limit,
             on_observe=self._on_observe,
         )
+        with self._lock:
+            declared = dict(self._declared)
+        for member, (system, tools) in declared.items():
+            fork.declare(member, system=system, tools=tools)
+        return fork
 
     def __repr__(self) -> str:
         return (
             f"Seam(mode={self.mode!r}, conversations={len(self._router)}, requests={self.account().requests})"
         )
+
+
+def _add(accounts: OrderedDict[_Key, Account], key: _Key, one: Account) -> None:
+    accounts[key] = accounts.get(key, Account()) + one
+    accounts.move_to_end(key)
 
 
 def _moded(policy: Policy, mode: str) -> Policy:

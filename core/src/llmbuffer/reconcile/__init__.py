@@ -7,7 +7,7 @@ tail and says where breakpoints go; a ``Router`` keeps a session for each conver
 
 from __future__ import annotations
 
-from .declared import dynamic_text, unmarked
+from .declared import dynamic_text, persona, unmarked
 from .hosts import DictHost, Host, leaves_of
 from .plan import Change, Plan, PlanMark, Tail
 from .policy import Policy
@@ -26,5 +26,6 @@ __all__ = [
     "Tail",
     "dynamic_text",
     "leaves_of",
+    "persona",
     "unmarked",
 ]

@@ -12,13 +12,25 @@ import msgspec
 from ..errors import MessageError
 from .policy import Declared
 
-__all__ = ["Change", "Moved", "dynamic_text", "sentence_around", "take_out", "unmarked"]
+__all__ = [
+    "Change",
+    "Moved",
+    "dynamic_text",
+    "persona",
+    "sentence_around",
+    "take_out",
+    "take_persona",
+    "unmarked",
+]
 
 # Characters of the block of invisible operators: no framework trims them, no template language knows them, and a model
 # that sees them by mistake sees nothing. Four of them spell the name, the fifth stands between the pieces.
 _DIGITS = "\u2060\u2061\u2062\u2064"
 _EDGE = "\u2063"
 _MARKED = re.compile(f"{_EDGE}([{_DIGITS}]*){_EDGE}(.*?){_EDGE}\\1{_EDGE}{_EDGE}", re.DOTALL)
+_PERSONA = "\x00"  # before the name, which tells it from dynamic text
+_ENDS = (".", "!", "?", '"', ")", "\u3002")
+_SPACES = re.compile(r"[ \t\n]+")
 _BORDER = re.compile(r"\n+|[.!?][\"')\]]*[ \t]+")
 
 
@@ -61,6 +73,28 @@ def dynamic_text(name: str, value: object) -> str:
     """
     if not isinstance(name, str) or not name:
         raise MessageError(f"the name of dynamic text is {name!r}: give a text that tells what it is")
+    return _between(name, value)
+
+
+def persona(text: object, name: str = "persona") -> str:
+    """A member's own instructions between marks that nobody sees: what sets it apart from the others of its team.
+
+    Where members share one prefix, they stand at the end of the prompt, with the sentence around them; else they stay where
+    they are. The marks survive what those of ``dynamic_text`` do, and are taken off in every mode but ``observe``, where an
+    adapter takes them off by ``unmarked`` before it hands over the prompt. Raises ``MessageError`` for a name that is no text.
+
+    >>> prompt = persona("You are the critic.") + " Be kind."
+    >>> take_out(prompt, ())
+    ('You are the critic. Be kind.', [])
+    >>> take_persona(prompt)
+    ('Be kind.', 'You are the critic. ')
+    """
+    if not isinstance(name, str) or not name:
+        raise MessageError(f"the name of a persona is {name!r}: give a text that tells what it is")
+    return _between(_PERSONA + name, text)
+
+
+def _between(name: str, value: object) -> str:
     spelled = "".join(_DIGITS[byte >> shift & 3] for byte in name.encode() for shift in (6, 4, 2, 0))
     return f"{_EDGE}{spelled}{_EDGE}{value}{_EDGE}{spelled}{_EDGE}{_EDGE}"
 
@@ -136,9 +170,34 @@ def take_out(text: str, declared: Iterable[Declared]) -> tuple[str, list[Moved]]
     return text, [moved._replace(text=unmarked(moved.text)) for moved in out]
 
 
+def take_persona(text: str) -> tuple[str, str]:
+    """The text without the members' own instructions, and those; marks of dynamic text stay in both."""
+    if _EDGE not in text:
+        return text, ""
+    text, found = _cut(text, _personas(text))
+    return text, _MARKED.sub(_bare, "".join(each.text for each in found))
+
+
+def _bare(match: re.Match[str]) -> str:
+    """What stands between marks, if those are of a persona."""
+    return match[2] if _name(match[1]).startswith(_PERSONA) else match[0]
+
+
+def _personas(text: str) -> Iterator[tuple[str, int, int]]:
+    for match in _MARKED.finditer(text):
+        if _name(match[1]).startswith(_PERSONA):
+            left, right = sentence_around(text, match.start(), match.end())
+            if match[2].rstrip().endswith(_ENDS):  # whole sentences: what follows is another one
+                spaces = _SPACES.match(text, match.end())
+                right = match.end() if spaces is None else spaces.end()
+            yield ("persona", left, right)
+
+
 def _marked(text: str) -> Iterator[tuple[str, int, int]]:
     for match in _MARKED.finditer(text):
-        yield (_name(match[1]), *sentence_around(text, match.start(), match.end()))
+        name = _name(match[1])
+        if not name.startswith(_PERSONA):
+            yield (name, *sentence_around(text, match.start(), match.end()))
 
 
 def _found(text: str, declared: Declared) -> Iterator[tuple[str, int, int]]:

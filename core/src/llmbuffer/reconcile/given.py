@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from ..chain import common_prefix
+from ..chain import Node, common_prefix
 from ..messages import Message
 from ..request import Request
 from ..state import State
 from .declared import is_marked, unmarked
 from .history import Kept, Own
-from .hosts import Host, readable
+from .hosts import Host, Leaves, readable
 from .leading import Leading
+from .observing import without_marks
 from .policy import Policy
 from .recognition import Entry, Line, Match, Relation
 
@@ -37,14 +38,21 @@ class Given:
         policy: Policy,
         messages: Sequence[Any],
         leading: Leading | None,
+        leaves: list[Leaves] | None = None,
     ) -> None:
         self.reconciler, self.host, self.policy = reconciler, host, policy
         self.offset = 0 if leading is None else len(leading.items)
         self.given = list(messages[self.offset :] if self.offset else messages)
-        self.leaves = [host.leaves(item) for item in self.given]
+        self.leaves = [host.leaves(item) for item in self.given] if leaves is None else leaves
         self.line_before, self.match = reconciler.look(self.leaves, self.given)
         first = None if leading is None else leading.first
         self._read: dict[int, tuple[Message, bool]] = {} if first is None else {0: first}
+        self._marks: dict[int, int] = {}
+        if first is not None and policy.observe:
+            message, self._marks[0] = without_marks(first[0])
+            self._read[0] = message, first[1]
+        if policy.observe:
+            self._marks_aside()
         if self.match.relation in ("forked", "new") and self._reply_stands():
             self.match = replace(self.match, relation="edited")
         self.before, at = len(self.line_before), self.match.at
@@ -56,7 +64,7 @@ class Given:
         self.kept = 0
         self.broken = self.match.moved
         self.archive = reconciler.session._state.archive
-        if policy.history == "ours":
+        if policy.history == "ours" and not policy.observe:
             self._keep_own()
         self.relation = self.match.relation
         if reconciler.branched:
@@ -96,9 +104,22 @@ class Given:
             return False
         return self._message(place)[0] == replied[1]
 
+    def _marks_aside(self) -> None:
+        """Know messages again that differ in nothing but their breakpoints: hosts let those move with the end."""
+        while self.match.same < min(len(self.line_before), len(self.given)):
+            place = self.match.same
+            if self._message(place)[0] != self.line_before.entries[place].message:
+                return
+            self.line_before.takes(place, self.leaves[place], self._marks.get(place, 0))
+            self.line_before, self.match = self.reconciler.look(self.leaves, self.given)
+
     def _message(self, index: int) -> tuple[Message, bool]:
         if index not in self._read:
-            self._read[index] = self.reconciler.converted(self.host, self.given[index], self.leaves[index])
+            read = self.reconciler.converted(self.host, self.given[index], self.leaves[index])
+            if self.policy.observe:
+                message, self._marks[index] = without_marks(read[0])
+                read = message, read[1]
+            self._read[index] = read
         return self._read[index]
 
     def _taken(self) -> Line:
@@ -131,12 +152,12 @@ class Given:
             return replace(known, state=after)
         item, leaves, shown = self.given[index], self.leaves[index], None
         message, readable_ = self._message(index)
-        strip = getattr(self.host, "stripped", None)
+        strip = None if self.policy.observe else getattr(self.host, "stripped", None)
         if strip is not None and _marked(leaves):
             shown = strip(item, unmarked)
             message, readable_ = readable(self.host, shown, self.host.leaves(shown))
         after, message, sent = self.reconciler.linked(state, message)
-        return Entry(leaves, message, after, shown, readable_ and sent)
+        return Entry(leaves, message, after, shown, readable_ and sent, self._marks.get(index, 0))
 
     # The own history
 
@@ -182,9 +203,16 @@ class Given:
 
     def objects(self) -> list[Any]:
         """The objects of the plan, in order."""
+        if self.policy.observe:
+            return self.given
         if self.own is None:
             return self.line.objects(self.given)
         return [entry.item for entry in self.own]
+
+    def marked(self) -> tuple[list[Node], int]:
+        """Where the host's messages came with breakpoints, and how many those are."""
+        entries, marks = self.line.entries, self.line.marks
+        return [entries[place].state.tip for place in sorted(marks)], sum(marks.values())
 
     def requests(self, until_now: int) -> int:
         """How many requests of this branch lie behind."""

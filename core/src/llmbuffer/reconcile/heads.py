@@ -38,11 +38,16 @@ class Heading:
         self._known: list[tuple[tuple[Any, ...], StableContext, Head]] = []
 
     def take_over(
-        self, system: tuple[str, ...] | None, offer: Offer | None, params: Mapping[str, Any]
+        self,
+        system: tuple[str, ...] | None,
+        offer: Offer | None,
+        params: Mapping[str, Any],
+        *,
+        own: bool = True,
     ) -> StableContext:
-        """The context that the host sends; the session's from now on."""
+        """The context that the host sends; the session's from now on. ``own`` params are sent besides."""
         session, tools = self._session, None if offer is None else offer.tools
-        now = (system, tools, dict(params))
+        now = (system, tools, dict(params), own)
         found = next((each for each in self._known if each[0] == now), None)
         if found is None:
             old = session._context
@@ -50,7 +55,10 @@ class Heading:
                 old.model,
                 [*old.segments, *old.dynamic] if system is None else _segments(system),
                 old.tools if tools is None else tools,
-                {**self._params, **frozen_params({k: v for k, v in params.items() if k not in _OWN})},
+                {
+                    **(self._params if own else {}),
+                    **frozen_params({k: v for k, v in params.items() if k not in _OWN}),
+                },
             )
             found = (now, new, self._head(new))
         else:
@@ -69,7 +77,7 @@ class Heading:
         return session._family.head(context, session._dialect, session._store)
 
 
-def changed(old: StableContext, new: StableContext, rules: CacheRules, *, planned: bool) -> CacheBreak | None:
+def changed(old: StableContext, new: StableContext, rules: CacheRules, planned: bool) -> CacheBreak | None:
     """What became of tools, system text and params, without tokens; ``None`` if nothing did that the cache depends on.
 
     With ``planned``, what became of the system text was meant.

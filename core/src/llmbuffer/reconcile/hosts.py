@@ -6,6 +6,8 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+import msgspec
+
 from ..errors import LLMBufferError
 from ..frozen import freeze
 from ..messages import Message
@@ -25,6 +27,12 @@ class Host(Protocol):
     ``to_message`` and ``leaves`` are all that is needed. Without ``to_tool``, tools are mappings; without ``stripped``,
     marked text stays as it is; without ``from_message``, what a compaction writes anew cannot be handed over, so that
     nothing is compacted; without ``copied``, ``copy.deepcopy`` keeps what ``history="ours"`` has to keep.
+
+    For members who share one prefix: ``speaker(item) -> str | None`` names who said a message, by the name of the member; an
+    assistant's message without one is the calling member's own. Without it nothing is retold, and neither where all members
+    are handed the same objects; ``by_reader``, a flag, says whether roles depend on who reads, where that is known: else it is
+    found out when the first message of another member comes as a user's. ``from_tool(tool)`` is a ``Tool`` of ours as the host's kind of object, for tools of one name
+    that are merged; without it members whose tools differ so keep a prompt each.
     """
 
     def to_message(self, item: Any, /) -> Message:
@@ -63,6 +71,21 @@ class DictHost:
     def to_tool(self, item: Any, /) -> Tool:
         """A tool: a mapping in OpenAI's or Anthropic's shape, or a ``Tool``."""
         return Tool.of(item)
+
+    def from_tool(self, tool: Tool, /) -> Any:
+        """A tool of ours as a mapping in OpenAI's shape."""
+        fields: dict[str, Any] = {"name": tool.name}
+        if tool.description is not None:
+            fields["description"] = tool.description
+        if tool.parameters is not None:
+            fields["parameters"] = msgspec.json.decode(tool.parameters)
+        extra = {} if tool.extra is None else msgspec.json.decode(tool.extra)
+        return {"type": "function", "function": {**fields, **extra}}
+
+    def speaker(self, item: Any, /) -> str | None:
+        """Who said a message: its ``name``."""
+        name = item.name if isinstance(item, Message) else item.get("name") if type(item) is dict else None
+        return name if isinstance(name, str) and name else None
 
     def stripped(self, item: Any, strip: Strip, /) -> Any:
         """A copy of the object whose texts went through ``strip``."""

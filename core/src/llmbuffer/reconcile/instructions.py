@@ -11,7 +11,7 @@ from .declared import Change, Moved, take_out
 from .learning import Template, learned
 from .policy import Policy
 
-__all__ = ["Read", "Seen", "Templates", "read_system", "volatile"]
+__all__ = ["Read", "Seen", "Templates", "read_system", "segments_of", "volatile"]
 
 _TEMPLATES = 64  # of one agent, for the conversations that begin
 
@@ -64,7 +64,7 @@ def read_system(
         seen.append((text, template))
         stable.append(template.stable)
         moved += [*found, *slots]
-    return Read(tuple(stable), _segments(moved), tuple(changes)), tuple(seen)
+    return Read(tuple(stable), segments_of(moved), tuple(changes)), tuple(seen)
 
 
 def _template(
@@ -92,7 +92,7 @@ def _changes(index: int, before: Template | None, slots: Sequence[Moved]) -> lis
     return [Change(f"system[{index}]", slot.offset, len(slot.text)) for slot in new]
 
 
-def _segments(moved: Iterable[Moved]) -> tuple[Segment, ...]:
+def segments_of(moved: Iterable[Moved]) -> tuple[Segment, ...]:
     """What moved as segments; a name that is taken gets a number."""
     out: dict[str, Segment] = {}
     for each in moved:

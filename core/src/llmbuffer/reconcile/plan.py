@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -80,6 +80,9 @@ class Plan:
     ``unknown`` are the places of messages that could not be read; they are handed on untouched. ``kept`` counts messages
     that the host left out and ``history="ours"`` keeps. ``changes`` are slots that move with this plan, ``cache_break``
     what the host did to the prefix, ``notes`` what is only reported.
+
+    ``shared`` says that members of a team share the prefix: then ``messages`` and ``tools`` may hold objects that the host's
+    ``from_message`` and ``from_tool`` made, ``tools`` are those of all members, and the tail says who speaks.
     """
 
     def __init__(
@@ -89,7 +92,7 @@ class Plan:
         *,
         relation: Relation,
         messages: tuple[Any, ...],
-        system: str | tuple[str, ...] | None,
+        system: str | Sequence[str] | None,
         offer: Offer | None,
         arguments: Mapping[str, Any],
         leading: int,
@@ -98,11 +101,14 @@ class Plan:
         kept: int = 0,
         changes: tuple[Change, ...] = (),
         notes: tuple[str, ...] = (),
+        as_given: bool = False,
+        shared: bool = False,
     ) -> None:
         self.session, self.request, self.relation = session, request, relation
         self.messages, self.system, self._offer = messages, system, offer
         self.unknown, self.kept, self.changes, self.notes = unknown, kept, changes, notes
         self._arguments, self._observed, self._leading = arguments, observed, leading
+        self._as_given, self.shared = as_given, shared
 
     @property
     def tools(self) -> tuple[Any, ...]:
@@ -172,6 +178,8 @@ class Plan:
     @cached_property
     def arguments(self) -> dict[str, Any]:
         """Routing, caching options and choice of tools, as fields of the request."""
+        if self._as_given:
+            return {}
         sent: dict[str, Any] = {}
         with suppress(LLMBufferError):  # a body that the core would not send is the host's to send
             sent = {name: value for name, value in self.request.body.items() if name in _ROUTING}

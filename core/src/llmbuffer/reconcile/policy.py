@@ -27,7 +27,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     patterns: what one of them finds in stays where it is. ``declared`` finds dynamic text in the system prompt: patterns
     (their group names, or ``text``, name it) and callables that give ``(name, start, end)`` in characters.
 
-    ``observe``: the plan is what the host gave, and nothing else; breaks are told.
+    ``observe``: the plan is what the host gave, and nothing else; usage, cost and breaks are told. All other fields are
+    without effect then.
 
     ``team``: with ``shared``, members of one conversation (``member=``) share one prefix: the tools of all, the common system
     text, the history told alike to all with the speakers named, and last the member's persona; with ``auto`` they do where
@@ -89,7 +90,7 @@ def chosen(policy: Policy | None, options: Mapping[str, Any], key: str | None) -
     if options:
         given = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
         found = Policy(**{**{name: getattr(found, name) for name in _FIELDS}, **given})
-    if found.history == "ours" and not key:
+    if found.history == "ours" and not key and not found.observe:
         raise MessageError(
             "history='ours' needs a key: name the conversation (key=… or conversation=…), so that no other one is "
             "taken for it"

@@ -23,7 +23,8 @@ Relation = Literal["extension", "same", "edited", "truncated", "summarized", "fo
 class Entry(msgspec.Struct, frozen=True):
     """One object of the host, read once: what it says, and the state of the history behind it.
 
-    ``shown`` stands in its place where it is not handed on as it is; ``known`` tells whether it could be read.
+    ``shown`` stands in its place where it is not handed on as it is; ``known`` tells whether it could be read; ``marks``
+    counts the breakpoints that it came with, where they were set aside to compare it.
     """
 
     leaves: Leaves
@@ -31,6 +32,7 @@ class Entry(msgspec.Struct, frozen=True):
     state: State
     shown: Any = None
     known: bool = True
+    marks: int = 0
 
 
 class Line:
@@ -41,7 +43,8 @@ class Line:
     """
 
     __slots__ = (
-        "asked", "context", "entries", "items", "leaves", "notes", "seen", "sent", "shown", "toolbox", "unknown",
+        "asked", "context", "entries", "items", "leaves", "marks", "notes", "seen", "sent", "shown", "toolbox",
+        "unknown",
     )  # fmt: skip
 
     def __init__(self, entries: Sequence[Entry] = (), items: Sequence[Any] = ()) -> None:
@@ -56,6 +59,7 @@ class Line:
         self.items: list[Any] = []
         self.shown: dict[int, Any] = {}
         self.unknown: list[int] = []
+        self.marks: dict[int, int] = {}
         self.extend(entries, items)
 
     def __len__(self) -> int:
@@ -71,14 +75,23 @@ class Line:
             {start + i: entry.shown for i, entry in enumerate(entries) if entry.shown is not None}
         )
         self.unknown += [start + i for i, entry in enumerate(entries) if not entry.known]
+        self.marks.update({start + i: entry.marks for i, entry in enumerate(entries) if entry.marks})
 
     def branch(self, length: int) -> Line:
         """A line that shares the first ``length`` messages, and the requests that were made of them."""
         line = Line(self.entries[:length], self.items[:length])
         line.asked = [asked for asked in self.asked if asked[0] <= length]
+        line.marks = {place: marks for place, marks in self.marks.items() if place < length}
         if length:
             line.context, line.seen, line.toolbox = self.context, self.seen, self.toolbox
         return line
+
+    def takes(self, place: int, leaves: Leaves, marks: int) -> None:
+        """Take an object for the one at its place: they differ in the breakpoints that they come with."""
+        self.leaves[place] = leaves
+        self.marks.pop(place, None)
+        if marks:
+            self.marks[place] = marks
 
     def objects(self, items: Sequence[Any]) -> list[Any]:
         """The host's own objects, but for those that something else is shown for."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
 from ..breaks import CacheBreak
-from ..context import Segment, dynamic_segments
+from ..context import Segment
 from ..errors import LLMBufferError, MessageError
 from ..frozen import FrozenDict
 from ..ledger import LedgerEntry
@@ -17,22 +17,23 @@ from ..observing import Answer, Observation
 from ..placing import Placed
 from ..rebuilding import still_there
 from ..request import Request
-from ..snapshot import Snapshot
 from ..snapshot import texts as texts_of
 from ..state import State, Turn, attach, link
 from ..usage import Usage
 from .compacts import compacted
 from .given import Given
-from .heads import Heading, changed
+from .heading import Staged, headed, together
+from .heads import Heading
 from .history import Own, Windows
 from .hosts import DictHost, Host, Leaves, plain_message, readable
-from .instructions import Read, Templates, read_system, volatile
+from .instructions import Read, Templates, volatile
 from .leading import Leading
 from .losses import lost_by
-from .plan import Change, Plan, takes_instructions
+from .observing import as_given
+from .plan import Change, Plan
 from .policy import Policy
 from .recognition import Line, Match, matched, shared_length
-from .tooling import Offer, restriction
+from .tails import Tails
 
 if TYPE_CHECKING:
     from ..placing import Dynamic
@@ -41,17 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["Reconciler", "reconciler_of"]
 
 _HOST = DictHost()
-
-
-class _Headed(NamedTuple):
-    """What goes out in front of the messages, what was sent before, and what of it moved without a plan."""
-
-    read: Read
-    offer: Offer | None
-    arguments: dict[str, Any]
-    told: Segment | None
-    sent: Snapshot | None
-    moved: CacheBreak | None
 
 
 def reconciler_of(session: Session, templates: Templates | None = None) -> Reconciler:
@@ -83,9 +73,13 @@ class Reconciler:
             None  # behind which state, what, and the state with it
         )
         self._pending: CacheBreak | None = None
-        self._changes: tuple[Change, ...] = ()
-        self._told: tuple[bytes, tuple[Segment, ...]] | None = None  # the turn, and its dynamic text
-        self._per_call = False
+        self.changes: tuple[Change, ...] = ()
+        self.tails = Tails(session)
+
+    @property
+    def sent(self) -> bool:
+        """Whether a request of this host was observed."""
+        return any(line.sent is not None for line in self.lines)
 
     # Recognition
 
@@ -135,110 +129,93 @@ class Reconciler:
         policy: Policy,
         marked: int,
         leading: Leading | None = None,
+        staged: Staged | None = None,
+        leaves: list[Leaves] | None = None,
+        notes: tuple[str, ...] = (),
     ) -> Plan:
         """See ``Session.reconcile``."""
         host = _HOST if host is None else host
         with self.session._lock:
             if system is None and leading is None:
                 leading = Leading(self, host, messages)
-            prompt = Given(self, host, policy, messages, leading)
+            prompt = Given(self, host, policy, messages, leading, leaves)
             texts = _texts(system, leading)
-            head = self._headed(prompt, texts, tools, dict(params or {}), policy)
-            segments = _together(dynamic, head.read, head.told)
-            placed = self._placed(prompt, segments, head.read, marked)
+            head = headed(self, prompt, texts, tools, dict(params or {}), policy, staged)
+            segments = () if policy.observe else together(dynamic, head)
+            nodes, given = prompt.marked()
+            placed = self._placed(prompt, segments, head.read, marked + given, staged)
             if prompt.own is not None:
                 placed = compacted(self, prompt, placed, host)
             base = placed.state if placed.pending is None or placed.start is None else placed.start
             request = Request(self.session, base, placed, FrozenDict())
+            if policy.observe:
+                as_given(request, nodes, marked)
             found = lost_by(prompt, head.sent, request, head.moved)
             self._pending = request.moved = self._pending if found is None else found
             stable = head.read.stable
-            shown = [] if leading is None else leading.shown(stable)
+            shown = [] if leading is None else leading.items if policy.observe else leading.shown(stable)
+            told = system if system is None or policy.observe else stable
             return Plan(
                 self.session,
                 request,
                 relation=prompt.relation,
                 messages=(*shown, *prompt.objects()),
-                system=stable[0] if isinstance(system, str) else None if system is None else stable,
+                system=stable[0] if isinstance(system, str) else told,
                 leading=len(shown),
                 offer=head.offer,
                 arguments=head.arguments,
-                observed=lambda *seen: self._observed(prompt, host, *seen),
+                observed=lambda *seen: self._observed(prompt, host, staged, *seen),
                 unknown=tuple(len(shown) + place for place in prompt.unknown),
                 kept=prompt.kept,
                 changes=head.read.changes,
-                notes=_notes(prompt.line, head.read),
+                notes=(*notes, *_notes(prompt.line, head.read)),
+                as_given=policy.observe,
+                shared=staged is not None,
             )
-
-    def _headed(
-        self,
-        prompt: Given,
-        texts: tuple[str, ...] | None,
-        tools: Sequence[Any] | None,
-        params: dict[str, Any],
-        policy: Policy,
-    ) -> _Headed:
-        """Tools, system text and params as they go out from now on, and what became of them."""
-        line, known = prompt.line, bool(prompt.match.same) or prompt.broken
-        before = prompt.line_before if known else Line()
-        old, sent, rules = before.context, before.sent, self.session.dialect.rules
-        offer = None if tools is None else line.toolbox.offer(tools, prompt.host)
-        arguments, told = ({}, None) if offer is None else restriction(offer, self.session.dialect, params)
-        read, line.seen = read_system(texts or (), before.seen, self.templates, policy)
-        line.context = self.heading.take_over(None if texts is None else read.stable, offer, params)
-        self._changes += read.changes
-        moved = None if old is None else changed(old, line.context, rules, planned=bool(read.changes))
-        return _Headed(read, offer, arguments, told, sent, moved)
 
     # Placement
 
-    def _placed(self, given: Given, segments: tuple[Segment, ...], read: Read, marked: int) -> Placed:
+    def _placed(
+        self,
+        given: Given,
+        segments: tuple[Segment, ...],
+        read: Read,
+        marked: int,
+        staged: Staged | None,
+    ) -> Placed:
         """The history of the request, with its dynamic text where it costs least among the places that it may stand in."""
         now, tip = self.session._state, given.state
+        tail = None if staged is None else staged.tail
         state = replace(
             tip,
             turn=None if tip.turn is None else Turn(tip.turn.user),
             requests=given.requests(now.requests),
-            previous_tail=still_there(now.previous_tail, tip.tip),
+            previous_tail=still_there(tail, tip.tip) or still_there(now.previous_tail, tip.tip),
             response_id=now.response_id,
             sent=now.sent,
             archive=now.archive if given.own is None else given.archive,
             given_marks=tip.given_marks + marked,
         )
-        told = self._told
-        turn = self._turn(state, segments, learned=bool(read.changes))
+        learned = bool(read.changes)
+        turn, again = self.tails.turn(state, segments, learned=learned, per_call=staged is not None)
         if not segments:
             return Placed(state, None, (), None)
         if turn is None:
             return Placed(state, None, segments, None)
-        again = told is not None and told[0] == turn.user.node.digest and told[1] != segments
         warnings = ("dynamic-in-prefix",) if again and turn.user.node is not state.tip else ()
         return Placed(state, None, segments, Turn(turn.user, segments), warnings=warnings)
-
-    def _turn(self, state: State, segments: tuple[Segment, ...], *, learned: bool) -> Turn | None:
-        """The turn whose user message takes the text; ``None`` for the end of the prompt.
-
-        In the turn's user message it is read again with every call of the turn. Where it was seen to change within a
-        turn, all that follows would be billed again, so it goes to the end where the provider takes it there.
-        """
-        turn, last = state.turn, state.tip.message
-        mark = b"" if turn is None else turn.user.node.digest
-        told = self._told
-        if told is not None and turn is not None and told[0] == mark:
-            self._per_call = self._per_call or learned or (bool(told[1]) and told[1] != segments)
-        self._told = (mark, segments)
-        if turn is None or turn.user.node is state.tip:
-            return turn
-        after_tool = isinstance(last, Message) and bool(last.tool_results)
-        dialect = self.session.dialect
-        allowed = not after_tool or dialect.rules.tail_after_tool or takes_instructions(dialect)
-        at_end = allowed and (self._per_call or self.session.placement == "tail")
-        return None if at_end else turn
 
     # What came of it
 
     def _observed(
-        self, given: Given, host: Host, plan: Plan, response: Any, message: Any, usage: Usage | None
+        self,
+        given: Given,
+        host: Host,
+        staged: Staged | None,
+        plan: Plan,
+        response: Any,
+        message: Any,
+        usage: Usage | None,
     ) -> Observation:
         session, request = self.session, plan.request
         if message is not None and not isinstance(message, Message | Mapping):
@@ -249,19 +226,25 @@ class Reconciler:
             seen = self._committed(request, answer)
             self._pending = None
             given.sent(request)
+            if staged is not None:
+                staged.observed(seen.session, request.snapshot)
             if answer.reply is not None and seen.message is not None:
-                self._replied = (given.state, answer.reply, session._state)
+                marked = (
+                    request.base.given_marks - given.state.given_marks
+                )  # what the host adds to each request anew
+                after = replace(session._state, given_marks=session._state.given_marks - marked)
+                self._replied = (given.state, answer.reply, after)
             return seen
 
     def _enter_changes(self, request: Request) -> None:
         """Enter the slots that moved: a planned break, recorded and never an alarm."""
         session = self.session
-        for change in self._changes:
+        for change in self.changes:
             session._epoch += 1
             session.ledger.add(
                 LedgerEntry(at=request.at, epoch=session._epoch, kind="moved", reason=change.reason)
             )
-        self._changes = ()
+        self.changes = ()
 
     def _committed(self, request: Request, answer: Answer) -> Observation:
         """Go on with the reply; one that cannot follow what the host sent is left out, and what was paid counts."""
@@ -294,19 +277,6 @@ class Reconciler:
             told = plain_message((message.role, *texts_of(message)))
             new = link(state, told, session.dialect, session.counter, paired=False)
             return attach(state, new, session.dialect), told, False
-
-
-def _together(dynamic: Dynamic | None, read: Read, told: Segment | None) -> tuple[Segment, ...]:
-    """All dynamic text of a request, each by a name of its own."""
-    given = () if dynamic is None else dynamic_segments(dynamic)
-    out: dict[str, Segment] = {}
-    for segment in (*read.moved, *given, *(() if told is None else (told,))):
-        name, number = segment.name, 1
-        while name in out:
-            number += 1
-            name = f"{segment.name}, {number}"
-        out[name] = segment if name == segment.name else Segment(name, segment.content, level="turn")
-    return tuple(out.values())
 
 
 def _notes(line: Line, read: Read) -> tuple[str, ...]:

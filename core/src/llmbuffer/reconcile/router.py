@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MessageError
 from ..messages import Message
+from .casting import Company
+from .groups import Group, part_of
+from .heading import Staged
 from .hosts import DictHost, Host, Leaves, readable
 from .instructions import Templates
 from .leading import Leading
@@ -60,6 +63,8 @@ class Router:
         self._first: dict[Leaves, list[_Key]] = {}
         self._begins: dict[_Key, Leaves] = {}
         self._templates: dict[str | None, Templates] = {}
+        self._groups: dict[str, Group] = {}
+        self._company = Company(session, self.host)
         self._number = 0
         self.leading: dict[Leaves, Message] = {}
         self._lock = RLock()
@@ -85,12 +90,22 @@ class Router:
         """
         policy = chosen(self._policy, options, conversation)
         with self._lock:
-            leading = None
+            leading, staged, leaves = None, None, None
+            notes: tuple[str, ...] = ()
             if conversation is not None:
                 session = self.session(conversation, member)
             else:
                 leading = Leading(self, self.host, messages) if system is None else None
                 session = self._found(messages[0 if leading is None else len(leading.items) :], member)
+            if conversation is not None and member and policy.team != "separate" and not policy.observe:
+                leading = Leading(reconciler_of(session), self.host, messages) if system is None else None
+                group = self._group(conversation)
+                staged = self._staged(group, session, member, system, leading, tools, policy)
+                notes = (group.note,)
+                if staged is not None:
+                    start = 0 if leading is None else len(leading.items)
+                    told, leaves = group.tell(member, messages[start:])
+                    messages = [*messages[:start], *told]
             return reconciler_of(session).plan(
                 tools=tools,
                 system=system,
@@ -101,7 +116,62 @@ class Router:
                 policy=policy,
                 marked=marked,
                 leading=leading,
+                staged=staged,
+                leaves=leaves,
+                notes=notes,
             )
+
+    def declare(
+        self,
+        member: str,
+        *,
+        system: str | Sequence[str] | None = None,
+        tools: Sequence[Any] | None = None,
+        **options: Any,
+    ) -> None:
+        """Say beforehand that a member will speak, with its system text and tools as they will be handed over.
+
+        Then the first request of a team has the prefix that all its members will share, and nothing has to move when the
+        second one speaks. A declaration takes the place of an earlier one. Raises ``MessageError`` for an empty name.
+
+        >>> from llmbuffer import Session, StableContext
+        >>> router = Router(Session(StableContext("gpt-5.5")), policy=Policy(team="shared"))
+        >>> for name in ("ann", "bob"):
+        ...     router.declare(name, system=f"You are {name}. Be kind to everybody who asks.")
+        >>> said = [{"role": "user", "content": "Hello"}]
+        >>> ann = router.reconcile(
+        ...     system="You are ann. Be kind to everybody who asks.", messages=said, conversation="c", member="ann"
+        ... )
+        >>> ann.system, "You are ann." in ann.tail.text
+        ('Be kind to everybody who asks.', True)
+        """
+        if not isinstance(member, str) or not member:
+            raise MessageError(f"a member's name is {member!r}: give the name by which it will call")
+        texts = (system,) if isinstance(system, str) else tuple(system or ())
+        policy = chosen(self._policy, options, member)
+        with self._lock:
+            self._company.enter(member, part_of(texts, tools, policy, self.host), declared=True)
+
+    def _group(self, conversation: str) -> Group:
+        return self._groups.setdefault(conversation, Group(self._company))
+
+    def _staged(
+        self,
+        group: Group,
+        session: Session,
+        member: str,
+        system: str | Sequence[str] | None,
+        leading: Leading | None,
+        tools: Sequence[Any] | None,
+        policy: Policy,
+    ) -> Staged | None:
+        """What the member's prompt has in common with those of the others, if they share one."""
+        if leading is not None:
+            texts = leading.texts
+        else:
+            texts = (system,) if isinstance(system, str) else tuple(system or ())
+        templates, known = self._templates.setdefault(member, Templates()), reconciler_of(session).sent
+        return group.staged(member, texts, tools, policy, templates, known=known)
 
     def begins(self, leaves: Leaves) -> bool:
         """Whether a conversation that nobody named begins with this message."""
@@ -131,6 +201,8 @@ class Router:
             ]
             for key in gone:
                 self._drop(key)
+            if member is not None and conversation in self._groups:
+                self._groups[conversation].forget(member)
             return bool(gone)
 
     def reset(self) -> None:
@@ -140,6 +212,8 @@ class Router:
             self._first.clear()
             self._begins.clear()
             self._templates.clear()
+            self._groups.clear()
+            self._company = Company(self._origin, self.host)
 
     @property
     def sessions(self) -> tuple[Session, ...]:
@@ -187,6 +261,8 @@ class Router:
 
     def _drop(self, key: _Key) -> None:
         del self._sessions[key]
+        if key[0] in self._groups and not any(each[0] == key[0] for each in self._sessions):
+            del self._groups[key[0]]
         begins = self._begins.pop(key, None)
         if begins is not None:
             self._first[begins].remove(key)

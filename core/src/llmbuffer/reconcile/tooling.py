@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from ..context import Segment
+from ..errors import LLMBufferError
 from ..rules import Dialect
 from ..tools import Tool
-from .hosts import Host, Leaves
+from .hosts import Host, Leaves, plain_message
 
-__all__ = ["Offer", "Toolbox", "restriction"]
+__all__ = ["Offer", "Toolbox", "read_tools", "restriction"]
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -40,8 +42,7 @@ class Toolbox:
         leaves = [host.leaves(item) for item in items]
         if leaves == self._leaves:
             return self._offer
-        read = getattr(host, "to_tool", Tool.of)
-        now = {tool.name: (item, tool) for item in items for tool in [read(item)]}
+        now = dict(read_tools(items, host))
         if now and self._first and not now.keys() & self._first.keys():
             self._first = {}
         for name, (item, tool) in now.items():
@@ -57,6 +58,40 @@ class Toolbox:
             tuple(name for name in self._first if name in now),
         )
         return self._offer
+
+    def as_given(self, items: Sequence[Any], host: Host) -> Offer:
+        """The tools as they are. One that cannot be read, or has the name of another, counts by its length."""
+        leaves = [host.leaves(item) for item in items]
+        if leaves != self._leaves or tuple(map(id, items)) != tuple(map(id, self._offer.items)):
+            self._leaves, self._offer = leaves, _as_given(items, host)
+        return self._offer
+
+
+def read_tools(items: Iterable[Any], host: Host) -> Iterator[tuple[str, tuple[Any, Tool]]]:
+    """The tools by name, each with the host's object. One that cannot be read counts by its length."""
+    for index, item in enumerate(items):
+        tool = _read(item, index, host)
+        yield tool.name, (item, tool)
+
+
+def _read(item: Any, index: int, host: Host) -> Tool:
+    try:
+        found: Tool = getattr(host, "to_tool", Tool.of)(item)
+    except LLMBufferError:
+        return Tool(f"tool {index + 1}", description=plain_message(host.leaves(item)).text)
+    return found
+
+
+def _as_given(items: Sequence[Any], host: Host) -> Offer:
+    found: dict[str, Tool] = {}
+    for index, item in enumerate(items):
+        tool = _read(item, index, host)
+        name, number = tool.name, 1
+        while name in found:
+            number += 1
+            name = f"{tool.name}, {number}"
+        found[name] = tool if name == tool.name else replace(tool, name=name)
+    return Offer(tuple(items), tuple(found.values()), (), tuple(found))
 
 
 def restriction(

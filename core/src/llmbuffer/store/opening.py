@@ -69,16 +69,16 @@ def _limited(store: Store, principal: str | None, capabilities: frozenset[str]) 
 
 def _opened(url: str) -> Backend:
     scheme, colon, _ = url.partition(":") if isinstance(url, str) else ("", "", "")
-    offers = plugins.offers("stores")
-    if not colon or scheme not in offers:
+    offer = plugins.find("stores", scheme) if colon else None
+    if offer is None:
         raise StoreError(
-            f"{_shown(url)!r} is no store: schemes found are {sorted(offers)}; give 'memory:' or 'sqlite:///path', or install the "
+            f"{_shown(url)!r} is no store: schemes found are {sorted(plugins.offers('stores'))}; give 'memory:' or 'sqlite:///path', or install the "
             "distribution that brings this one"
         )
-    backend = offers[scheme].factory()(url)
+    backend = offer.factory()(url)
     if not isinstance(backend, Backend):
         raise StoreError(
-            f"distribution {offers[scheme].distribution!r} opened {_shown(url)!r} as a {type(backend).__name__}, which is no "
+            f"distribution {offer.distribution!r} opened {_shown(url)!r} as a {type(backend).__name__}, which is no "
             "Backend: update or uninstall it"
         )
     return backend

@@ -3,8 +3,8 @@
 The guard checks every conversation that a test runs. Turn it on with ``llmbuffer_prefix_guard = true`` in the pytest
 configuration; a test that moves the prefix on purpose says ``@pytest.mark.moves_prefix(reason="…")``.
 
-``DialectContract`` and ``StoreContract`` are test suites for a dialect and for a store's back end of your own; they are
-loaded when they are asked for, since they need pytest.
+``AdapterContract``, ``DialectContract`` and ``StoreContract`` are test suites for an adapter, a dialect and a store's back
+end of your own; they are loaded when they are asked for, since they need pytest.
 """
 
 from __future__ import annotations
@@ -16,13 +16,19 @@ from .prefix import assert_prefix_stable
 from .ratio import assert_hit_ratio
 
 if TYPE_CHECKING:
+    from .adapters import AdapterContract, AdapterExamples, Agent, Group, Setup
     from .dialects import DialectContract, DialectExamples
     from .stores import StoreContract, StoreExamples
 
 __all__ = [
+    "AdapterContract",
+    "AdapterExamples",
+    "Agent",
     "DialectContract",
     "DialectExamples",
     "FakeClock",
+    "Group",
+    "Setup",
     "StoreContract",
     "StoreExamples",
     "assert_hit_ratio",
@@ -31,12 +37,17 @@ __all__ = [
 ]
 
 _CONTRACTS = {
+    "AdapterContract": "adapters",
+    "AdapterExamples": "adapters",
+    "Agent": "adapters",
+    "Group": "adapters",
+    "Setup": "adapters",
     "DialectContract": "dialects",
     "DialectExamples": "dialects",
     "StoreContract": "stores",
     "StoreExamples": "stores",
 }
-_REWRITTEN = ("dialect", "dialects", "store", "stores")
+_REWRITTEN = ("adapter", "adapters", "dialect", "dialects", "store", "stores")
 
 
 def __getattr__(name: str) -> Any:

@@ -135,7 +135,8 @@ class PrefixGuard:
     def _before(self, session: Session, behind: int) -> list[_Line]:
         """The lines that hold what was sent when so many requests lay behind: the session's own, or its parent's.
 
-        Where a parent in between never sent anything, any line of the family may be the one.
+        Where a parent in between never sent anything, any line of the family may be the one; and none where a host hands
+        over the prompt.
         """
         name, parent = session.id, session.parent_id
         while True:
@@ -146,6 +147,8 @@ class PrefixGuard:
             if parent is None or parent not in self._lines:
                 break
             name = parent
+        if behind == 0 and getattr(session, "_reconciler", None) is not None:
+            return []  # a host's agents begin with system prompts of their own, whatever they were forked from
         lines = self._lines.values()
         return [line for line in lines if line.family is session.family and behind in line.checkpoints]
 

@@ -7,7 +7,14 @@ from typing import Any
 
 from llmbuffer.hookspecs import Register, hookimpl
 
-__all__ = ["register_adapters"]
+__all__ = ["CAPABILITIES", "FRAMEWORKS", "register_adapters"]
+
+FRAMEWORKS = (
+    ("autogen", ">=0.14,<0.15"),
+    ("ag2", "<1"),
+    ("autogen-agentchat", ">=0.7.5,<0.8"),
+)
+CAPABILITIES = ("observe", "buffer", "team", "fork", "async", "stream", "structured")
 
 
 def _module() -> Any:

@@ -7,7 +7,10 @@ from typing import Any
 
 from llmbuffer.hookspecs import Register, hookimpl
 
-__all__ = ["register_adapters"]
+__all__ = ["CAPABILITIES", "FRAMEWORKS", "register_adapters"]
+
+FRAMEWORKS = (("crewai", ">=1.15,<2"),)
+CAPABILITIES = ("observe", "buffer", "team", "fork", "async", "stream", "structured", "summary")
 
 
 def _module() -> Any:

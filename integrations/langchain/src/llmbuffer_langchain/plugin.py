@@ -7,7 +7,21 @@ from typing import Any
 
 from llmbuffer.hookspecs import Register, hookimpl
 
-__all__ = ["register_adapters"]
+__all__ = ["CAPABILITIES", "FRAMEWORKS", "register_adapters"]
+
+FRAMEWORKS = (("langchain-core", ">=1.6,<2"),)
+CAPABILITIES = (
+    "observe",
+    "buffer",
+    "team",
+    "fork",
+    "async",
+    "stream",
+    "structured",
+    "memory",
+    "summary",
+    "cache",
+)
 
 
 def _module() -> Any:

@@ -7,7 +7,10 @@ from typing import Any
 
 from llmbuffer.hookspecs import Register, hookimpl
 
-__all__ = ["register_adapters"]
+__all__ = ["CAPABILITIES", "FRAMEWORKS", "register_adapters"]
+
+FRAMEWORKS = (("llama-index-core", ">=0.14,<0.15"),)
+CAPABILITIES = ("observe", "buffer", "team", "fork", "async", "stream", "structured", "memory")
 
 
 def _module() -> Any:

@@ -1,0 +1,1 @@
+"""The promises of an adapter, one module a group of capabilities."""

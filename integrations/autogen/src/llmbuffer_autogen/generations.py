@@ -1,0 +1,89 @@
+"""Which generations of AutoGen are installed, and what to say where one is missing, too old or there twice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Literal
+
+__all__ = ["CLASSIC", "Generation", "installed", "needed"]
+
+Generation = Literal["classic", "agentchat"]
+
+# The distributions that install the package `autogen`, and from which version on they no longer do.
+CLASSIC: dict[str, tuple[int, ...] | None] = {"autogen": None, "ag2": (1,), "pyautogen": (0, 10)}
+_OLDEST: dict[str, tuple[int, ...]] = {"autogen": (0, 9), "ag2": (0, 9), "pyautogen": (0, 9)}
+_AGENTCHAT = {"autogen-agentchat": (0, 7, 5), "autogen-core": (0, 7, 5)}
+_INSTALL = {
+    "classic": "pip install 'llmbuffer[autogen]>=1'",
+    "agentchat": "pip install 'llmbuffer[autogen-agentchat]>=1'",
+}
+
+
+def installed() -> dict[str, str]:
+    """The distributions of AutoGen that are here, with their versions; by the names of their projects.
+
+    >>> all(isinstance(version, str) for version in installed().values())
+    True
+    """
+    found = {}
+    for name in (*CLASSIC, *_AGENTCHAT):
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+        found[name] = version
+    return found
+
+
+def needed(generation: Generation, found: Mapping[str, str] | None = None) -> str:
+    """The version of that generation; ``found`` (default: ``installed()``) maps distributions to versions.
+
+    Raises ``ImportError`` where it is missing, too old, or where two distributions have written the same package.
+
+    >>> needed("classic", {"autogen": "0.14.1"})
+    '0.14.1'
+    >>> needed("classic", {"autogen": "0.14.1", "pyautogen": "0.9.0"})
+    Traceback (most recent call last):
+    ImportError: autogen 0.14.1 and pyautogen 0.9.0 install the same package `autogen` over each other: uninstall them all, then pip install 'llmbuffer[autogen]>=1'
+    """
+    here = installed() if found is None else dict(found)
+    return _classic(here) if generation == "classic" else _agentchat(here)
+
+
+def _classic(found: Mapping[str, str]) -> str:
+    ours = {
+        name: found[name]
+        for name, end in CLASSIC.items()
+        if name in found and (end is None or _number(found[name]) < end)
+    }
+    told = " and ".join(f"{name} {version}" for name, version in ours.items())
+    if len(ours) > 1:
+        raise ImportError(
+            f"{told} install the same package `autogen` over each other: uninstall them all, then {_INSTALL['classic']}"
+        )
+    if not ours:
+        others = ", ".join(f"{name} {version}" for name, version in found.items()) or "nothing"
+        raise ImportError(
+            f"the classic generation needs one of autogen, ag2<1, pyautogen<0.10; found {others}: {_INSTALL['classic']}"
+        )
+    [(name, version)] = ours.items()
+    if _number(version) < _OLDEST[name]:
+        raise ImportError(f"found {told}, which is too old: {_INSTALL['classic']}")
+    return version
+
+
+def _agentchat(found: Mapping[str, str]) -> str:
+    for name, oldest in _AGENTCHAT.items():
+        version = found.get(name)
+        if version is None or _number(version) < oldest:
+            told = "no " + name if version is None else f"{name} {version}, which is too old"
+            raise ImportError(f"the agentchat generation needs {name}; found {told}: {_INSTALL['agentchat']}")
+    return found["autogen-agentchat"]
+
+
+def _number(version: str) -> tuple[int, ...]:
+    """The numbers a version begins with: ``0.10.0rc1`` is (0, 10, 0)."""
+    begin = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(each) for each in begin[0].split(".")) if begin else ()

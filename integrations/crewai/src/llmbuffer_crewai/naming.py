@@ -1,0 +1,158 @@
+"""Which conversation a call belongs to: by crew, task and agent, and by where a prompt begins anew."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from threading import Lock
+from typing import Any, NamedTuple
+
+from .hosting import CrewHost
+
+__all__ = ["Key", "Keys", "agent_name", "goes_on", "task_name"]
+
+_HOST = CrewHost()
+_LIMIT = 4096  # tasks that are kept; the one used longest ago goes first
+
+
+class Key(NamedTuple):
+    """The names of a call: the ``conversation`` (``None``: found by what it begins with) and the ``member``, an agent."""
+
+    conversation: str | None
+    member: str | None
+    task: str | None = None
+
+    @property
+    def name(self) -> str:
+        """One text for both."""
+        return f"{self.conversation}\n{self.member}"
+
+
+def agent_name(agent: Any) -> str | None:
+    """The role as it was written, before inputs were put in; the same for all copies of an agent."""
+    found = getattr(agent, "_original_role", None) or getattr(agent, "role", None)
+    return found if isinstance(found, str) and found else None
+
+
+def task_name(task: Any) -> str | None:
+    """The task's name; without one, its id."""
+    found = getattr(task, "name", None) or getattr(task, "id", None)
+    return None if found is None else str(found)
+
+
+class _Talk:
+    """One conversation: its last prompt, message by message, whether that was answered, and the answers so far."""
+
+    __slots__ = ("answered", "answers", "said")
+
+    def __init__(self) -> None:
+        self.said: list[int] = []
+        self.answers: list[str] = []
+        self.answered = False
+
+    def begins(self, said: list[int], texts: Sequence[str | None]) -> int:
+        """How many messages of a prompt are this conversation's last prompt, which it goes on from; 0 if it does not."""
+        length = len(self.said)
+        if said[:length] != self.said:
+            return 0
+        if not self.answered:
+            return length
+        told = texts[length] if length < len(texts) else None
+        return length if told is not None and goes_on(self.answers[-1], told) else 0
+
+
+def _answer(message: dict[str, Any]) -> str | None:
+    content = message.get("content")
+    return content if message.get("role") == "assistant" and isinstance(content, str) else None
+
+
+def goes_on(answer: str, told: str) -> bool:
+    r"""Whether what a user tells of an answer is the answer, or what CrewAI made of it: what stands behind ``Final Answer:``.
+
+    >>> goes_on("Thought: done\nFinal Answer: Rye.", "Rye."), goes_on("Rye.", "Wheat.")
+    (True, False)
+    """
+    return answer == told or ("Final Answer:" in answer and answer.rstrip().endswith(told.strip()))
+
+
+class Keys:
+    """Names conversations. Crews and their copies have ids of their own, so no two of them ever meet. Thread-safe.
+
+    One task may be done again (a second kickoff, a guardrail that asks for another try): where a prompt does not go on from
+    the last one of its task, another conversation begins.
+    """
+
+    def __init__(self) -> None:
+        self._talks: OrderedDict[tuple[str, int], _Talk] = OrderedDict()
+        self._count = 0
+        self._seen: OrderedDict[tuple[str, str | None], tuple[Any, int, int]] = OrderedDict()
+        self._tasks: OrderedDict[str, str | None] = OrderedDict()
+        self._lock = Lock()
+
+    def of(self, messages: Sequence[dict[str, Any]], task: Any, agent: Any) -> Key:
+        """The names of a call with these messages."""
+        member = agent_name(agent)
+        if agent is None:
+            return Key(None, None)
+        if task is None:
+            return Key(self._talk(str(getattr(agent, "id", "")), messages), member)
+        crew = getattr(getattr(agent, "crew", None), "id", None)
+        place = f"{crew or getattr(agent, 'id', '')}/{getattr(task, 'id', '')}"
+        first = next((each for each in messages if each.get("role") != "system"), None)
+        begins = None if first is None else _HOST.leaves(first)
+        with self._lock:
+            known, length, number = self._seen.get((place, member), (begins, 0, 0))
+            if known != begins or len(messages) < length:
+                number += 1
+            self._seen[place, member] = (begins, len(messages), number)
+            self._seen.move_to_end((place, member))
+            while len(self._seen) > _LIMIT:
+                self._seen.popitem(last=False)
+            conversation = f"{place}/{number}"
+            self._tasks[conversation] = task_name(task)
+            while len(self._tasks) > _LIMIT:
+                self._tasks.popitem(last=False)
+        return Key(conversation, member, self._tasks[conversation])
+
+    def answered(self, key: Key, answer: str) -> None:
+        """What a conversation went on with."""
+        agent, _, number = (key.conversation or "").rpartition("#")
+        with self._lock:
+            talk = self._talks.get((agent, int(number))) if number.isdigit() else None
+            if talk is not None:
+                talk.answers.append(answer)
+                talk.answered = True
+
+    def _talk(self, agent: str, messages: Sequence[dict[str, Any]]) -> str:
+        """The conversation of an agent that goes on with these messages, or a new one.
+
+        It is the one whose last prompt they begin with; else the one that has most of the same answers, since users may
+        edit what stands before them.
+        """
+        rest = [each for each in messages if each.get("role") != "system"]
+        said, texts = [hash(_HOST.leaves(each)) for each in rest], [_answer(each) for each in rest]
+        answers = [text for text in texts if text]
+        with self._lock:
+            best: tuple[int, int, int] | None = None
+            for (who, number), talk in self._talks.items():
+                if who != agent:
+                    continue
+                begins = talk.begins(said, texts)
+                common = sum(any(goes_on(text, each) for each in answers) for text in talk.answers)
+                if begins or (answers and 2 * common >= len(talk.answers) > 0):
+                    best = max(best or (0, 0, 0), (begins, common, number))
+            if best is None:
+                self._count += 1
+                self._talks[agent, self._count] = _Talk()
+                best = (0, 0, self._count)
+            talk = self._talks[agent, best[2]]
+            talk.said, talk.answered = said, False
+            self._talks.move_to_end((agent, best[2]))
+            while len(self._talks) > _LIMIT:
+                self._talks.popitem(last=False)
+        return f"{agent}#{best[2]}"
+
+    def task(self, conversation: str | None) -> str | None:
+        """The task that a conversation belongs to."""
+        with self._lock:
+            return None if conversation is None else self._tasks.get(conversation)

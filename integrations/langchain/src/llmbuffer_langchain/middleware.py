@@ -1,0 +1,162 @@
+"""The middleware for LangChain's agents."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from threading import RLock
+from typing import TYPE_CHECKING, Any
+
+from langchain.agents.middleware import AgentMiddleware
+from langchain_core.language_models import BaseChatModel
+
+from llmbuffer.errors import MessageError
+from llmbuffer.ledger import Ledger
+from llmbuffer.seam import Account
+
+from .calling import Wiring
+from .model import is_buffered, wired
+from .where import Named, at, thread_of
+
+if TYPE_CHECKING:
+    from llmbuffer import Session
+    from llmbuffer.breaks import CacheBreak
+    from llmbuffer.observing import Observation
+    from llmbuffer.reconcile import Policy
+    from llmbuffer.rules import Dialect
+    from llmbuffer.seam import Mode, Seam
+    from llmbuffer.usage import Usage
+
+__all__ = ["BufferedMiddleware"]
+
+_MODELS = 32  # of one agent, as middlewares choose among them
+
+
+class BufferedMiddleware(AgentMiddleware):  # type: ignore[misc]  # the framework's base class
+    """Keeps the prompts of an agent cacheable: ``create_agent(model, tools, middleware=[…, BufferedMiddleware()])``.
+
+    Put it last, so that it is the innermost: it wraps the model that the others chose, and sees their final prompt.
+    Nothing is written into the agent's state.
+
+    ``mode``, ``policy``, ``limit`` and ``on_observe`` are those of ``llmbuffer.seam.Seam``. ``session`` is what all
+    conversations are forked from (one model then), ``dialect`` what the provider speaks (default: by the model's class).
+    ``conversation`` and ``member`` are names, or callables that get what is known of the run; the default is the thread
+    id, and the agent's name. ``members`` are those of a team with their system prompts (``mode="team"``; the agents share
+    one middleware then): who is told of beforehand shares the prefix from the first request on.
+
+    A model that is buffered already is left as it is. Raises ``MessageError`` for an unknown mode.
+
+        agent = create_agent(model, tools, middleware=[BufferedMiddleware()], checkpointer=InMemorySaver())
+    """
+
+    def __init__(
+        self,
+        *,
+        mode: Mode = "buffer",
+        policy: Policy | None = None,
+        session: Session | None = None,
+        dialect: str | Dialect | None = None,
+        conversation: Named = None,
+        member: Named = None,
+        members: Mapping[str, str] | None = None,
+        limit: int = 1024,
+        on_observe: Callable[[Observation], object] | None = None,
+    ) -> None:
+        super().__init__()
+        if mode not in ("observe", "buffer", "team"):
+            raise MessageError(f"mode is {mode!r}: use 'observe', 'buffer' or 'team'")
+        self.tools = []
+        self._options: dict[str, Any] = {
+            "mode": mode,
+            "policy": policy,
+            "session": session,
+            "dialect": dialect,
+            "conversation": conversation,
+            "member": member,
+            "members": members,
+            "limit": limit,
+            "on_observe": on_observe,
+        }
+        self._models: OrderedDict[int, tuple[BaseChatModel, BaseChatModel, Wiring]] = OrderedDict()
+        self._lock = RLock()
+
+    def wrap_model_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
+        """Call the model with a plan; see ``AgentMiddleware.wrap_model_call``."""
+        with at(_told(request)):
+            return handler(self._with_model(request))
+
+    async def awrap_model_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
+        """The same, asynchronously."""
+        with at(_told(request)):
+            return await handler(self._with_model(request))
+
+    def _with_model(self, request: Any) -> Any:
+        model = request.model
+        if is_buffered(model) or not isinstance(model, BaseChatModel):
+            return request
+        return request.override(model=self.model(model))
+
+    def model(self, model: BaseChatModel) -> BaseChatModel:
+        """The buffered one of a model: made once, and the same for equal copies of it that share their fields."""
+        with self._lock:
+            known = self._models.get(id(model))
+            if known is None or known[0] is not model:
+                wiring = Wiring(model, **self._options)
+                known = self._models[id(model)] = (model, wired(model, wiring), wiring)
+            self._models.move_to_end(id(model))
+            while len(self._models) > _MODELS:
+                self._models.popitem(last=False)
+            return known[1]
+
+    # What was used
+
+    @property
+    def seams(self) -> tuple[Seam, ...]:
+        """The seam of each model that was called, and those of forks."""
+        with self._lock:
+            return tuple(seam for _, _, wiring in self._models.values() for seam in wiring.seams)
+
+    @property
+    def seam(self) -> Seam:
+        """The seam of the model that was called last. Raises ``MessageError`` where none was called."""
+        with self._lock:
+            if not self._models:
+                raise MessageError("no model was called yet: the seam is there after the agent's first call")
+            return next(reversed(self._models.values()))[2].seam
+
+    def account(self, *, conversation: str | None = None, member: str | None = None) -> Account:
+        """What was used in all, in a conversation (a thread), by a member (an agent's name), or by one in the other."""
+        found = (seam.account(conversation=conversation, member=member) for seam in self.seams)
+        return sum(found, Account())
+
+    @property
+    def usage(self) -> Usage:
+        """All that was reported."""
+        return self.account().usage
+
+    @property
+    def breaks(self) -> tuple[CacheBreak, ...]:
+        """All alarms."""
+        return self.account().breaks
+
+    @property
+    def ledger(self) -> Ledger:
+        """Every request of the conversations that are kept, by time."""
+        return Ledger.of([session for seam in self.seams for session in seam.sessions])
+
+    def forget(self, conversation: str, member: str | None = None) -> bool:
+        """Let go of a conversation, or of one member's part in it; whether there was any."""
+        return any([seam.forget(conversation, member) for seam in self.seams])
+
+    def reset(self) -> None:
+        """Let go of all conversations, of what was learned, and of the accounts."""
+        for seam in self.seams:
+            seam.reset()
+
+    def __repr__(self) -> str:
+        return f"BufferedMiddleware(mode={self._options['mode']!r}, models={len(self._models)})"
+
+
+def _told(request: Any) -> dict[str, Any]:
+    thread = thread_of(request)
+    return {} if thread is None else {"thread_id": thread}
