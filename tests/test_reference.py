@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from tests.doc_pages import DOCS, fences, named, pages, prose
+from tests.doc_pages import DOCS, ROOT, fences, named, pages, prose
 
 import llmbuffer
 
@@ -118,6 +118,18 @@ def test_what_a_page_imports_stands_in_the_reference(page: Path) -> None:
             assert name in shown(where), f"{name} is not on {named(rooms()[where])}"
         elif where != "llmbuffer":
             assert any(where.startswith(f"{known}.") for known in rooms()), f"{where} has no page"
+
+
+def test_adapters_import_what_stands_in_the_reference() -> None:
+    """They are released apart from the core, so they may rely on what is promised to stay, like everybody's."""
+    inside = [
+        f"{path.relative_to(ROOT)}: {node.module}"
+        for path in sorted(ROOT.glob("integrations/*/src/**/*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("llmbuffer.")
+        if not any(f"{node.module}.".startswith(f"{known}.") for known in rooms())
+    ]
+    assert inside == []
 
 
 @pytest.mark.parametrize("page", pages(), ids=named)

@@ -139,7 +139,8 @@ def changed(random: Random, host: ScriptedHost, tools: list[Item], params: Item)
 @given(seed=st.integers(0, 2**16), steps=st.integers(2, 12))
 def test_breaks_are_those_of_the_bodies(seed: int, steps: int) -> None:
     random, host, session = Random(seed), ScriptedHost(seed), session_of()
-    tools, params = list(TOOLS[:2]), {}
+    tools: list[Item] = list(TOOLS[:2])
+    params: Item = {}
     before: Item | None = None
     for _ in range(steps):
         kind = changed(random, host, tools, params)

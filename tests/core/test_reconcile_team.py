@@ -234,9 +234,6 @@ def test_tools_of_one_name_become_one() -> None:
 class Plain(DictHost):
     """Makes no tools of ours, and knows no speakers."""
 
-    from_tool = None
-    speaker = None
-
     def __getattribute__(self, name: str) -> Any:
         if name in ("from_tool", "speaker"):
             raise AttributeError(name)
@@ -283,7 +280,9 @@ def test_where_roles_depend_on_who_reads_each_message_is_told_once() -> None:
     assert plans[3].messages[1] is plans[1].messages[1]
     assert all(plan.cache_break is None for plan in plans)
     nodes = [plan.request.snapshot.tip for plan in plans]
-    assert all(after.parent.wire == before.wire for before, after in itertools.pairwise(nodes))
+    assert all(
+        after.parent and after.parent.wire == before.wire for before, after in itertools.pairwise(nodes)
+    )
 
 
 def test_tool_traffic_goes_out_as_it_is_and_once_for_all() -> None:

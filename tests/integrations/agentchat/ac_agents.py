@@ -15,12 +15,13 @@ from autogen_core.models import ChatCompletionClient
 from autogen_core.tools import FunctionTool, StaticWorkbench
 from autogen_ext.models.anthropic import BaseAnthropicChatCompletionClient
 from autogen_ext.models.openai import OpenAIChatCompletionClient
+from pydantic import create_model
+
 from llmbuffer import Message
 from llmbuffer.reconcile import persona
 from llmbuffer.seam import Seam
 from llmbuffer.testing.adapters import Agent, Group, Setup
 from llmbuffer_autogen.agentchat import BufferedChatCompletionClient, ModelHost, fork_team
-from pydantic import create_model
 
 INFO = {
     "vision": True,
@@ -86,7 +87,8 @@ class Bench(StaticWorkbench):
         if self.shown is None:
             return found
         return sorted(
-            (tool for tool in found if tool["name"] in self.shown), key=lambda tool: self.order.index(tool["name"])
+            (tool for tool in found if tool["name"] in self.shown),
+            key=lambda tool: self.order.index(tool["name"]),
         )
 
 
@@ -98,7 +100,9 @@ class ChatAgent(Agent):
         self._inner = model_client(url, setup.wire, setup.model)
         self.client = buffered(self._inner, setup)
         self.seam: Seam | None = getattr(self.client, "seam", None)
-        self._bench = Bench([FunctionTool(each, description=each.__doc__ or "") for each in setup.tools.values()])
+        self._bench = Bench(
+            [FunctionTool(each, description=each.__doc__ or "") for each in setup.tools.values()]
+        )
         self._agents: dict[str, AssistantAgent] = {}
         self._states = dict(states or {})
 

@@ -14,15 +14,15 @@ from autogen_core import Image
 from autogen_core.models import ChatCompletionClient, CreateResult, SystemMessage, UserMessage
 from autogen_ext.models.cache import ChatCompletionCache
 from autogen_ext.models.replay import ReplayChatCompletionClient
+from pydantic import BaseModel
+from tests.integrations.agentchat.ac_agents import model_client
+
 from llmbuffer import Session, StableContext, Usage
 from llmbuffer.errors import MessageError
 from llmbuffer.reconcile import Policy, dynamic_text, persona
 from llmbuffer.simulate import Call, ProviderServer, Reply
 from llmbuffer.testing.scripts import handbook
 from llmbuffer_autogen.agentchat import BufferedChatCompletionClient
-from pydantic import BaseModel
-
-from tests.integrations.agentchat.ac_agents import model_client
 
 NAMES = ("planner", "coder", "critic")
 
@@ -220,6 +220,9 @@ def test_each_agents_usage_is_what_the_server_said(mode: Any, wire: str, model: 
             AssistantAgent(name, client, system_message=f"{name}. {handbook(20)}", model_client_stream=stream)
             for name in NAMES
         ]
+        if mode == "team":
+            for name in NAMES:
+                client.declare(name, system=f"{name}. {handbook(20)}")
         team = RoundRobinGroupChat(agents, max_turns=3)
         for task in ("Build it.", "Again."):
             await team.run(task=task)
@@ -288,9 +291,15 @@ def test_what_the_inner_client_counts_stays_its_own() -> None:
 # --- other clients and objects
 
 
+class Fresh(ReplayChatCompletionClient):
+    """Replies that say of themselves that they were not cached."""
+
+    async def create(self, *args: Any, **kwargs: Any) -> CreateResult:
+        return (await super().create(*args, **kwargs)).model_copy(update={"cached": False})
+
+
 def test_a_client_without_a_known_sdk_works_all_the_same() -> None:
-    inner = ReplayChatCompletionClient(["One.", "Two."])
-    client = BufferedChatCompletionClient(inner)
+    client = BufferedChatCompletionClient(Fresh(["One.", "Two."]))
     results = [asyncio.run(client.create(asked("Hello"))) for _ in range(2)]
     assert [result.content for result in results] == ["One.", "Two."]
     assert client.usage.input_tokens == sum(result.usage.prompt_tokens for result in results)
@@ -390,27 +399,32 @@ def test_ones_own_history_needs_a_name() -> None:
     )
     with pytest.raises(MessageError, match="needs a key"):
         asyncio.run(client.create(asked("Hello")))
-    named = client.named(conversation="one", member="ann")
+    named = BufferedChatCompletionClient(Fresh(["One."]), policy=client.seam.policy).named(
+        conversation="one", member="ann"
+    )
     assert asyncio.run(named.create(asked("Hello"))).content == "One."
-    assert list(client.members) == ["ann"]
+    assert list(named.members) == ["ann"]
 
 
-def test_a_shared_session_stands_in_front_and_is_told_once() -> None:
+def shared() -> Session:
     session = Session(StableContext("gpt-5.5", "You work for Acme."))
     session.append({"role": "user", "content": "We open at 9."})
+    return session
 
-    async def drive(client: Any) -> None:
-        await client.create(asked("Hello"))
-        whole = [
-            SystemMessage(content="You work for Acme. Be kind."),
-            UserMessage(content="We open at 9.", source="user"),
-            UserMessage(content="Hello", source="user"),
-        ]
-        await client.create(whole)
 
-    log, _ = served(["One.", "Two."], drive, session=session)
+def test_a_shared_session_stands_in_front() -> None:
+    log, _ = served(["One."], lambda client: client.create(asked("Hello")), session=shared())
     assert contents(log[0].body) == ["You work for Acme.", "Be kind.", "We open at 9.", "Hello"]
-    assert contents(log[1].body) == ["You work for Acme. Be kind.", "We open at 9.", "Hello"]
+
+
+def test_a_shared_session_is_told_once() -> None:
+    whole = [
+        SystemMessage(content="You work for Acme. Be kind."),
+        UserMessage(content="We open at 9.", source="user"),
+        UserMessage(content="Hello", source="user"),
+    ]
+    log, _ = served(["One."], lambda client: client.create(whole), session=shared())
+    assert contents(log[0].body) == ["You work for Acme. Be kind.", "We open at 9.", "Hello"]
 
 
 # --- as a component
@@ -430,7 +444,11 @@ def test_it_is_dumped_and_loaded() -> None:
     assert isinstance(again, BufferedChatCompletionClient)
     assert type(again.model_client) is type(client.model_client)
     assert again.dump_component() == config
-    assert (again.seam.mode, again.seam.policy.learn, again.seam.policy.pinned) == ("team", False, ("Refunds",))
+    assert (again.seam.mode, again.seam.policy.learn, again.seam.policy.pinned) == (
+        "team",
+        False,
+        ("Refunds",),
+    )
     team = RoundRobinGroupChat([AssistantAgent("ann", client)], max_turns=1)
     assert RoundRobinGroupChat.load_component(team.dump_component()).dump_component() == team.dump_component()
 
@@ -447,7 +465,9 @@ def test_what_is_no_model_client_is_refused() -> None:
         BufferedChatCompletionClient("gpt-5.5")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("template", ["{participants}", "{history} {history}", "{history} {more}", "{history", "{history}"])
+@pytest.mark.parametrize(
+    "template", ["{participants}", "{history} {history}", "{history} {more}", "{history", "{history}"]
+)
 def test_templates_that_are_no_selectors_are_refused(template: str) -> None:
     with pytest.raises(MessageError, match="the selector's prompt"):
         BufferedChatCompletionClient(ReplayChatCompletionClient([]), selector_prompt=template)
@@ -458,5 +478,3 @@ def test_the_repr_shows_no_text() -> None:
     asyncio.run(client.create(asked("a secret")))
     assert "secret" not in repr(client)
     assert "ReplayChatCompletionClient" in repr(client)
-
-

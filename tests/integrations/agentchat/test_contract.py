@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.integrations.agentchat.ac_agents import ChatAgent, ChatGroup, forked
+
 from llmbuffer.reconcile import Host
 from llmbuffer.testing.adapters import CAPABILITIES, AdapterContract, Agent, Group, Setup
 from llmbuffer_autogen.agentchat import ModelHost

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 from autogen import ConversableAgent, GroupChat, GroupChatManager
@@ -41,6 +43,26 @@ def assistant(
     if mode is None:
         return once(ConversableAgent(name, system, **told))
     return once(BufferedConversableAgent(name, system, mode=mode, **told))
+
+
+@contextmanager
+def older_anthropic() -> Iterator[None]:
+    """AutoGen's client for Anthropic was made for SDKs before 1, whose ``create`` took sampling fields by name."""
+    from anthropic.resources.messages import Messages
+
+    create = Messages.create
+
+    def tolerant(self: Any, *, temperature: Any = None, **given: Any) -> Any:
+        return create(self, **given)
+
+    if "temperature" in signature(create).parameters:
+        yield
+        return
+    Messages.create = tolerant
+    try:
+        yield
+    finally:
+        Messages.create = create
 
 
 def streaming(agent: Any) -> Any:

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 from tests.integrations.crewai.crew_agents import CrewAIExamples
 
 from llmbuffer.testing import AdapterContract
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20"),
-]
 
 
 class TestContract(CrewAIExamples, AdapterContract):

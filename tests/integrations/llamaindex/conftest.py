@@ -36,8 +36,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def anthropic_messages(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """llama-index-llms-anthropic 0.12 calls ``MessageParam(…)``, which anthropic 2 made a union of types that nobody can call."""
     utils = pytest.importorskip("llama_index.llms.anthropic.utils")
-    try:
-        utils.MessageParam(role="user", content="")
-    except TypeError:
-        monkeypatch.setattr(utils, "MessageParam", dict)
+    for name in ("MessageParam", "BetaMessageParam"):
+        try:
+            getattr(utils, name)(role="user", content="")
+        except TypeError:
+            monkeypatch.setattr(utils, name, dict)
     yield

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
-import httpx
 
 from llama_index.core.agent.workflow import FunctionAgent
-from llama_index.core.llms import ChatMessage
+from llama_index.core.llms import AudioBlock, ChatMessage
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.objects import ObjectRetriever
 from llama_index.core.prompts import PromptTemplate
@@ -42,13 +41,17 @@ def llm_of(url: str, setup: Setup, **options: Any) -> Any:
 async def own_client(*llms: Any) -> AsyncIterator[None]:
     """An asynchronous client belongs to one event loop: a new one for this one, closed at its end."""
     for llm in llms:
-        llm._aclient = None if isinstance(llm, OpenAI) else llm._aclient.copy(http_client=httpx.AsyncClient())
+        llm._aclient = None if isinstance(llm, OpenAI) else _again(llm._aclient)
     try:
         yield
     finally:
         for llm in llms:
             if llm._aclient is not None:
                 await llm._aclient.close()
+
+
+def _again(client: Any) -> Any:
+    return type(client)(api_key=client.api_key, base_url=str(client.base_url), max_retries=0)
 
 
 class Offered(ObjectRetriever[Any]):
@@ -97,8 +100,10 @@ class Chat(Agent):
 
     async def asay(self, text: str, *, conversation: str = "one") -> str:
         self.agent.system_prompt = self.setup.instructions()
-        async with own_client(self.llm):
-            return str(await self.agent.run(user_msg=text, memory=self.memory(conversation)))
+        named = nullcontext() if self.seam is None else self.llm.conversation(conversation)
+        with named:
+            async with own_client(self.llm):
+                return str(await self.agent.run(user_msg=text, memory=self.memory(conversation)))
 
     async def aclose(self) -> None:
         return None
@@ -142,7 +147,7 @@ class Round(Group):
             FunctionAgent(
                 name=name,
                 description=name,
-                llm=self.llm,
+                llm=self.llm if self.seam is None else self.llm.bound(member=name),
                 streaming=False,
                 system_prompt=f"{setup.instructions()}\n\n{persona(told) if team else told}",
             )
@@ -156,7 +161,7 @@ class Round(Group):
         async def run() -> list[tuple[str, str]]:
             self.memory.put(ChatMessage(text, role="user"))
             out = []
-            async with own_client(self.llm):
+            async with own_client(*(agent.llm for agent in self.agents)):
                 for agent in self.agents:
                     said = await agent.run(chat_history=self.memory.get_all(), memory=self.memory)
                     out.append((agent.name, str(said)))
@@ -177,6 +182,9 @@ class TestLlamaIndex(AdapterContract):
 
     def agent(self, url: str, setup: Setup) -> Agent:
         return Chat(url, setup)
+
+    def unreadable(self) -> Any:
+        return ChatMessage(blocks=[AudioBlock(url="https://example.com/a.mp3")], role="user")
 
     def restored(self, url: str, setup: Setup, saved: Any) -> Agent:
         return Chat(url, setup, saved)

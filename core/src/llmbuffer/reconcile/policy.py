@@ -32,7 +32,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     ``team``: with ``shared``, members of one conversation (``member=``) share one prefix: the tools of all, the common system
     text, the history told alike to all with the speakers named, and last the member's persona; with ``auto`` they do where
-    the forecast says that this is cheaper. It changes what the model reads.
+    the forecast says that this is cheaper. It changes what the model reads. A ``Router`` brings members together; a session
+    by itself has one.
 
     Raises ``MessageError`` for another ``history`` or ``team``, and for a pattern that is none.
 

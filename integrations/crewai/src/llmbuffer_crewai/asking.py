@@ -153,10 +153,11 @@ class Asked:
         return name in self.own and sent.call.refusal(name) is None
 
     def _remember(self, reply: Any, calls: bool) -> None:
-        if self.task is None and self.agent is not None and isinstance(reply, str) and not calls:
-            self.llm._keys.answered(self.key, reply)
-            if self.llm.seam.mode != "observe":
-                self.llm._turns.remember(self.member or "", self._sent_now, reply)
+        if self.agent is None or calls or not isinstance(reply, str):
+            return
+        self.llm._keys.answered(self.key, reply)
+        if self.task is None and self.llm.seam.mode != "observe":
+            self.llm._turns.remember(self.member or "", self._sent_now, reply)
 
 
 def _refused(identity: str, name: str) -> _Message:

@@ -113,20 +113,18 @@ def _task(base: Session, step: Step, layout: ToolLayout, loops: int, before: str
     texts = layout.system([each.content for each in base.context.segments], persona, step.role)
     shared = [Segment(f"brief-{number}", text, level="tenant") for number, text in enumerate(texts[:-1])]
     fork = base.fork(system=[*shared, Segment("persona", texts[-1])], tools=tools)
-    fork.append({"role": "user", "content": step.task + _SCAFFOLD + before})
+    messages: list[Any] = [*base.messages, {"role": "user", "content": step.task + _SCAFFOLD + before}]
     total = 0.0
     for number in range(loops + 1):
-        request = fork.request()
-        forecast = request.forecast
+        plan = fork.reconcile(messages=messages)
+        forecast = plan.forecast
         usage = Usage(
             forecast.input_tokens, cache_read_tokens=forecast.read_tokens, cache_write_tokens=forecast.write_tokens
         )
         total += _cost(usage, fork)
-        last = number == loops
-        request.observe(usage, {"role": "assistant", "content": "Done."} if last else _call(number))
-        if not last:
-            said = {"role": "tool", "tool_call_id": f"call-{number}", "content": "word " * _RESULT}
-            fork.append(said)
+        reply = _call(number)
+        plan.observe(message=reply, usage=usage)
+        messages += [reply, {"role": "tool", "tool_call_id": f"call-{number}", "content": "word " * _RESULT}]
     return total
 
 

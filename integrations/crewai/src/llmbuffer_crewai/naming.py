@@ -86,6 +86,7 @@ class Keys:
         self._talks: OrderedDict[tuple[str, int], _Talk] = OrderedDict()
         self._count = 0
         self._seen: OrderedDict[tuple[str, str | None], tuple[Any, int, int]] = OrderedDict()
+        self._done: set[str] = set()  # tasks' conversations whose last prompt was answered in words
         self._tasks: OrderedDict[str, str | None] = OrderedDict()
         self._lock = Lock()
 
@@ -102,7 +103,9 @@ class Keys:
         begins = None if first is None else _HOST.leaves(first)
         with self._lock:
             known, length, number = self._seen.get((place, member), (begins, 0, 0))
-            if known != begins or len(messages) < length:
+            again = len(messages) <= length and f"{place}/{number}" in self._done
+            self._done.discard(f"{place}/{number}")
+            if known != begins or len(messages) < length or again:
                 number += 1
             self._seen[place, member] = (begins, len(messages), number)
             self._seen.move_to_end((place, member))
@@ -115,7 +118,13 @@ class Keys:
         return Key(conversation, member, self._tasks[conversation])
 
     def answered(self, key: Key, answer: str) -> None:
-        """What a conversation went on with."""
+        """What a conversation or a task went on with."""
+        if key.task is not None and key.conversation is not None:
+            with self._lock:
+                self._done.add(key.conversation)
+                if len(self._done) > _LIMIT:
+                    self._done.clear()
+            return
         agent, _, number = (key.conversation or "").rpartition("#")
         with self._lock:
             talk = self._talks.get((agent, int(number))) if number.isdigit() else None

@@ -95,7 +95,8 @@ class BufferCallbackHandler(BaseCallbackHandler):  # type: ignore[misc]  # the f
             self._calls.pop(run_id, None)
 
     def _seam(self, told: Mapping[str, Any], params: Mapping[str, Any]) -> Seam:
-        provider, model = str(told.get("ls_provider") or ""), str(told.get("ls_model_name") or params.get("model") or "")
+        provider = str(told.get("ls_provider") or "")
+        model = str(told.get("ls_model_name") or params.get("model") or "unknown")
         with self._lock:
             found = self._seams.get((provider, model))
             if found is None:

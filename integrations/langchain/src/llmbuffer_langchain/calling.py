@@ -191,7 +191,9 @@ class Sending:
                 for block in content
                 if not isinstance(block, Mapping) or (block.get("call_id") or block.get("id")) not in gone
             ]
-        return reply.model_copy(update={"tool_calls": kept, "content": content})
+        pieces = getattr(reply, "tool_call_chunks", None)
+        told = {} if pieces is None else {"tool_call_chunks": [each for each in pieces if each["id"] not in gone]}
+        return reply.model_copy(update={"tool_calls": kept, "content": content, **told})
 
 
 def _marks(messages: Sequence[BaseMessage], kwargs: Mapping[str, Any]) -> int:

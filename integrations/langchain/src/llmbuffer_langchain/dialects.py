@@ -27,9 +27,9 @@ def family_of(model: Any) -> str:
 
 
 def name_of(model: Any) -> str:
-    """The name of the model, as its provider knows it; empty where the object has none."""
+    """The name of the model, as its provider knows it; that of its class where it has none."""
     found = getattr(model, "model_name", None) or getattr(model, "model", None)
-    return found if isinstance(found, str) else ""
+    return found if isinstance(found, str) and found else type(model).__name__
 
 
 def dialect_of(model: Any) -> str | Dialect:

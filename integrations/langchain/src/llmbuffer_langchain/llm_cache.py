@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.caches import BaseCache
-from langchain_core.load import dumps, loads
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import message_to_dict, messages_from_dict
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, GenerationChunk
+from pydantic import BaseModel
 
 from llmbuffer.messages import content_hash
 from llmbuffer.store import open_store
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BufferedCache"]
 
-_ALLOWED = [Generation, GenerationChunk, ChatGeneration, ChatGenerationChunk, AIMessage, AIMessageChunk]
+_KINDS: dict[str, Any] = {
+    each.__name__: each for each in (Generation, GenerationChunk, ChatGeneration, ChatGenerationChunk)
+}
 _SHELF = "langchain/replies/"
 
 
@@ -28,7 +30,8 @@ class BufferedCache(BaseCache):  # type: ignore[misc]  # the framework's base cl
 
     ``store`` is a ``Store`` or the URL of one (default: in memory). It bounds, seals and shares what is kept; entries live
     for ``ttl`` seconds (default: until the store evicts them). Replies are kept as JSON and read back as LangChain's own
-    generations, nothing else; what cannot be read counts as not there.
+    generations, nothing else; what cannot be read counts as not there. A reply that holds an object of a class of yours
+    (``with_structured_output`` parses into one) is not kept, since JSON cannot say what it is.
 
     Raises ``StoreError`` as the store does.
 
@@ -48,13 +51,16 @@ class BufferedCache(BaseCache):  # type: ignore[misc]  # the framework's base cl
         if body is None:
             return None
         try:
-            return [loads(each, allowed_objects=_ALLOWED) for each in json.loads(body)]
-        except (ValueError, TypeError, NotImplementedError):
-            return None  # of another version, or with fields of a class that is not allowed
+            return [_read(each) for each in json.loads(body)]
+        except (ValueError, TypeError, LookupError):
+            return None  # of another version
 
     def update(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
         """Keep a reply."""
-        body = json.dumps([dumps(each) for each in return_val]).encode()
+        try:
+            body = json.dumps([_written(each) for each in return_val]).encode()
+        except TypeError:
+            return
         self.store.put(_key(prompt, llm_string), body, ttl=self._ttl)
 
     def clear(self, **kwargs: Any) -> None:
@@ -62,6 +68,25 @@ class BufferedCache(BaseCache):  # type: ignore[misc]  # the framework's base cl
         for key in self.store.keys():
             if key.startswith(_SHELF):
                 self.store.drop(key)
+
+
+def _written(generation: Generation) -> dict[str, Any]:
+    out = {"kind": type(generation).__name__, "text": generation.text, "info": generation.generation_info}
+    message = getattr(generation, "message", None)
+    if message is not None:
+        objects = [each for each in message.additional_kwargs.values() if isinstance(each, BaseModel)]
+        out |= {"message": message_to_dict(message), "objects": objects}  # an object is no JSON
+    return out
+
+
+def _read(told: dict[str, Any]) -> Generation:
+    kind = _KINDS[told["kind"]]
+    if "message" not in told:
+        found: Generation = kind(text=told["text"], generation_info=told["info"])
+        return found
+    (message,) = messages_from_dict([told["message"]])
+    chat: Generation = kind(message=message, generation_info=told["info"])
+    return chat
 
 
 def _key(prompt: str, llm_string: str) -> str:

@@ -87,7 +87,7 @@ class BufferedChatStore(BaseChatStore):
         data["class_name"] = self.class_name()
         if self.url == "memory:":
             data["conversations"] = {
-                key: [each.model_dump(mode=info.mode) for each in self.get_messages(key)] for key in self.get_keys()
+                key: [each.model_dump(mode="json") for each in self.get_messages(key)] for key in self.get_keys()
             }
         return data
 

@@ -138,9 +138,10 @@ class LlamaHost:
             )
         if isinstance(part, Opaque) and part.dialect == _OURS:
             return ChatMessage(blocks=[part.value]).blocks[0]
-        if isinstance(part, Opaque) and part.value.get("type") == "thinking":
-            signature = {"signature": part.value.get("signature", "")}
-            return ThinkingBlock(content=part.value.get("thinking"), additional_information=signature)
+        thought = part.value if isinstance(part, Opaque) and isinstance(part.value, dict) else {}
+        if thought.get("type") == "thinking":
+            signature = {"signature": thought.get("signature", "")}
+            return ThinkingBlock(content=thought.get("thinking"), additional_information=signature)
         raise MessageError(f"a part {type(part).__name__} has no block in LlamaIndex")
 
     def _arguments(self, text: str) -> Any:

@@ -57,7 +57,7 @@ class BufferedMemory(BaseChatStoreMemory):
     target: float = Field(default=0.5, description="Share of the limit that a compaction goes down to.")
     llm: SerializeAsAny[LLM] | None = Field(default=None, exclude=True, description="Makes summaries.")
     summarize_prompt: str = Field(default=_SUMMARIZE, description="What the LLM is asked for.")
-    memory_blocks: list[BaseMemoryBlock[Any]] = Field(default_factory=list, exclude=True)
+    memory_blocks: list[Any] = Field(default_factory=list, exclude=True, description="Asked once a turn.")
     tokenizer_fn: Callable[[str], list[Any]] = Field(default_factory=get_tokenizer, exclude=True)
     _blocks: tuple[str, str] | None = PrivateAttr(default=None)
     _lock: Any = PrivateAttr(default_factory=RLock)

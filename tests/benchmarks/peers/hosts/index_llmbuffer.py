@@ -5,7 +5,7 @@ import common
 from llmbuffer import PromptManager
 
 
-class Manager(common.Peer):
+class Prompted(common.Peer):
     def __init__(self, system, tools, window, summaries):
         super().__init__(system, tools, window, summaries)
         self.manager = PromptManager(
@@ -19,4 +19,4 @@ class Manager(common.Peer):
         return self.manager.build_messages(dynamic_system_prompt=dynamic or None)
 
 
-common.run({"llmbuffer 0.3.0": Manager})
+common.run({"llmbuffer 0.3.0": Prompted})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 
@@ -108,7 +107,7 @@ class PassesErrors(AdapterExamples):
     def test_the_error_of_an_awaited_call_is_the_frameworks_own(self) -> None:
         """The same class and text through the asynchronous way."""
         needs(self, "async")
-        alone, buffered = (self._failed(429, mode, awaiting=True)[0] for mode in (None, "buffer"))
+        alone, buffered = (self._failed_awaiting(mode) for mode in (None, "buffer"))
         assert type(buffered) is type(alone)
         assert str(buffered) == str(alone)
 
@@ -148,16 +147,18 @@ class PassesErrors(AdapterExamples):
         run = ran(self, setup_of(self.served[0], TALK, mode=mode, tools={}, stream=True), replies, drive)
         return ended[0], run
 
-    def _failed(
-        self, status: int, mode: str | None, *, awaiting: bool = False
-    ) -> tuple[BaseException, Played]:
+    def _failed_awaiting(self, mode: str | None) -> BaseException:
+        with on_stage(self, [Reply(status=429, message="not now")]) as stage:
+            run = stage.agent(setup_of(self.served[0], TALK, mode=mode, tools={}))
+            return _caught(lambda: awaited(run, "Where is parcel 7?"))
+
+    def _failed(self, status: int, mode: str | None) -> tuple[BaseException, Played]:
         replies: list[str | Reply] = ["One.", Reply(status=status, message="not now"), "Two.", "Three."]
         errors: list[BaseException] = []
 
         def drive(run: Run) -> None:
             run.say("Where is parcel 7?")
-            turn = partial(awaited, run) if awaiting else run.say
-            errors.append(_caught(lambda: turn("And parcel 8?")))
+            errors.append(_caught(lambda: run.say("And parcel 8?")))
             run.say("And parcel 9?", "Thank you.")
 
         run = ran(self, setup_of(self.served[0], TALK, mode=mode, tools={}), replies, drive)

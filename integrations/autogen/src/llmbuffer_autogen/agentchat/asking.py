@@ -13,12 +13,23 @@ from autogen_core.models import (
     SystemMessage,
     UserMessage,
 )
+
 from llmbuffer.reconcile import Plan, unmarked
 from llmbuffer.seam import Call
 
 from .convert import ASSISTANT, USER, ModelHost
 
-__all__ = ["Asked", "applied_messages", "bare", "chosen_tools", "params_of", "goes_midway", "refused", "routed", "with_midway"]
+__all__ = [
+    "Asked",
+    "applied_messages",
+    "bare",
+    "chosen_tools",
+    "goes_midway",
+    "params_of",
+    "refused",
+    "routed",
+    "with_midway",
+]
 
 
 class Asked(NamedTuple):
@@ -37,10 +48,13 @@ def params_of(asked: Asked, create_args: Mapping[str, Any]) -> dict[str, Any]:
     if asked.json_output is not None:
         params["response_format"] = _format(asked.json_output)
     if asked.tools and asked.tool_choice != "auto":
-        schema = getattr(asked.tool_choice, "schema", None)
-        named = isinstance(schema, Mapping)
-        params["tool_choice"] = {"type": "function", "name": schema["name"]} if named else asked.tool_choice
+        params["tool_choice"] = _choice(asked.tool_choice)
     return params
+
+
+def _choice(tool_choice: Any) -> Any:
+    schema = getattr(tool_choice, "schema", None)
+    return {"type": "function", "name": schema["name"]} if isinstance(schema, Mapping) else tool_choice
 
 
 def _format(json_output: Any) -> dict[str, Any]:

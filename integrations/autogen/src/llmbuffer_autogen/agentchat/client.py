@@ -9,6 +9,8 @@ from typing import Any
 
 from autogen_core import Component, ComponentModel
 from autogen_core.models import ChatCompletionClient, CreateResult
+from typing_extensions import Self
+
 from llmbuffer.breaks import CacheBreak
 from llmbuffer.errors import MessageError
 from llmbuffer.ledger import Ledger
@@ -18,13 +20,12 @@ from llmbuffer.rules import Dialect
 from llmbuffer.seam import Account, Mode, Seam
 from llmbuffer.session import Session
 from llmbuffer.usage import Usage
-from typing_extensions import Self
 
 from .asking import Asked
 from .config import ClientConfig, dumped_policy, loaded_policy
 from .convert import ModelHost
-from .exchange import Exchange
 from .duplicates import given, taken
+from .exchange import Exchange
 from .opening import Opening
 from .selecting import Known, SelectorPrompt, default_prompt
 from .warming import Warming
@@ -293,7 +294,7 @@ class BufferedChatCompletionClient(ChatCompletionClient, Component[ClientConfig]
     def _from_config(cls, config: ClientConfig) -> Self:
         live = taken(config)
         if live is not None:
-            return live  # type: ignore[no-any-return]
+            return live
         fields = config.model_dump(exclude={"model_client", "policy", "fork"})
         inner = ChatCompletionClient.load_component(config.model_client)
         return cls(inner, policy=loaded_policy(config.policy), **fields)

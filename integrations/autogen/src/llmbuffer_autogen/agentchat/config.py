@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 from autogen_core import ComponentModel
 from autogen_core.models import LLMMessage
+from pydantic import BaseModel
+
 from llmbuffer.errors import MessageError
 from llmbuffer.reconcile import Policy
-from pydantic import BaseModel
 
 __all__ = ["ClientConfig", "ContextConfig", "dumped_policy", "loaded_policy"]
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from autogen_core import Component
 from autogen_core.model_context import ChatCompletionContext
-from autogen_core.models import FunctionExecutionResultMessage
+from autogen_core.models import FunctionExecutionResultMessage, UserMessage
+from typing_extensions import Self
+
 from llmbuffer.context import StableContext
 from llmbuffer.errors import LLMBufferError, MessageError
 from llmbuffer.session import Session
-from typing_extensions import Self
 
 from .config import ContextConfig
 from .convert import ModelHost
@@ -22,10 +23,10 @@ __all__ = ["BufferedChatCompletionContext"]
 class BufferedChatCompletionContext(ChatCompletionContext, Component[ContextConfig]):
     """A ``ChatCompletionContext`` whose prompts only grow, in place of autogen-core's class of the same name.
 
-    Without ``buffer_size``, the agent reads all that was said. With it, the agent reads at least the last ``buffer_size``
-    messages (less what would begin with a tool result) and at most twice as many: the start is cut off once for every
-    ``buffer_size`` messages, where autogen-core cuts at every one and loses the provider's cache each time. Nothing that was said is
-    lost: ``messages`` and ``save_state`` hold all of it.
+    Without ``buffer_size``, the agent reads all that was said. With it, the agent reads the last ``buffer_size`` messages and
+    at most twice as many, beginning with a user's message where one is near: the start is cut off once for about
+    ``buffer_size`` messages, where autogen-core cuts at every one and loses the provider's cache each time. Nothing that was
+    said is lost: ``messages`` and ``save_state`` hold all of it.
 
     ``session`` takes in what is said, for a store, a report or a fork: by default a new one. What it cannot take in is
     counted in ``unread``, and stays in ``messages``.
@@ -89,7 +90,7 @@ class BufferedChatCompletionContext(ChatCompletionContext, Component[ContextConf
         """What the agent reads next: the objects that were added, in order."""
         size = self._buffer_size
         if size is not None and len(self._messages) - self._start > 2 * size:
-            self._start = _begins(self._messages, len(self._messages) - size)
+            self._start = _begins(self._messages, len(self._messages) - size, size)
         return self._messages[self._start :]
 
     async def clear(self) -> None:
@@ -128,8 +129,14 @@ class BufferedChatCompletionContext(ChatCompletionContext, Component[ContextConf
         return f"BufferedChatCompletionContext(messages={len(self._messages)}, read from {self._start})"
 
 
-def _begins(messages: Sequence[Any], start: int) -> int:
-    """The first message from ``start`` on that may begin a prompt: a result needs its call before it."""
+def _begins(messages: Sequence[Any], start: int, size: int) -> int:
+    """The message from which a prompt of about the last ``size`` messages reads best: one of a user's, else no result.
+
+    Some providers refuse a prompt that begins with a reply, all of them a result without its call.
+    """
+    for place in range(start, start - size // 2 - 1, -1):
+        if isinstance(messages[place], UserMessage):
+            return place
     while start < len(messages) - 1 and isinstance(messages[start], FunctionExecutionResultMessage):
         start += 1
     return start

@@ -16,6 +16,7 @@ from autogen_core.models import (
     SystemMessage,
     UserMessage,
 )
+
 from llmbuffer.errors import LLMBufferError, LossyError, MessageError
 from llmbuffer.messages import Image, Message, Part, Text, Tool, ToolCall, ToolResult
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from autogen_core import MessageHandlerContext
 from autogen_core.models import CreateResult, RequestUsage
+
 from llmbuffer.seam import Call
 from llmbuffer.usage import Usage
 
@@ -162,7 +163,9 @@ class Exchange:
         conversation, member = self._place
         if self._client.seam.mode == "team" and conversation is not None:
             self._client.known.hear(conversation, member, result.content)
-        if not result.cached:
+        if (
+            self._wire.requests or not result.cached
+        ):  # else a cache of replies has answered, and nobody was asked
             call.observe(message=None if more else reply_of(result), usage=usage)
         if more and self._refusals < _REFUSALS:
             self._refusals += 1

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from autogen_agentchat.base import TaskResult, Team
+
 from llmbuffer.errors import MessageError
 from llmbuffer.usage import Usage
 
@@ -88,11 +89,11 @@ _Make = Callable[[], Awaitable[_Made]]
 async def _run(make: _Make, task: Any) -> TeamFork:
     try:
         team, clients = await make()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is this fork's alone
         return TeamFork(task, None, error=error)
     try:
         return TeamFork(task, team, clients, result=await team.run(task=task))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the same
         return TeamFork(task, team, clients, error=error)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from autogen_core.models import FunctionExecutionResultMessage, SystemMessage
+
 from llmbuffer.reconcile import Plan, PlanMark
 from llmbuffer.rules import Dialect
 
@@ -62,7 +63,8 @@ def _mark_opening(body: Body, opening: Sequence[Any], places: dict[int, int], di
         body["system"] = parts
     elif place is not None:
         body["messages"] = [
-            {**each, "content": parts} if index == place else each for index, each in enumerate(body["messages"])
+            {**each, "content": parts} if index == place else each
+            for index, each in enumerate(body["messages"])
         ]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from autogen_core.models import SystemMessage
+
 from llmbuffer.session import Session
 
 from .convert import ModelHost

@@ -11,6 +11,7 @@ from string import Formatter
 from typing import Any, NamedTuple
 
 from autogen_core.models import SystemMessage, UserMessage
+
 from llmbuffer.errors import MessageError
 from llmbuffer.reconcile import Plan, dynamic_text, unmarked
 
@@ -178,7 +179,9 @@ class Known:
     def whole(self, conversation: str | None, found: Selection) -> Selection:
         """The selection with the white space behind its messages."""
         ends = None if conversation is None else self._ends.get(conversation)
-        return found if ends is None else found._replace(said=tuple(_ended(each, ends) for each in found.said))
+        return (
+            found if ends is None else found._replace(said=tuple(_ended(each, ends) for each in found.said))
+        )
 
 
 def _ended(item: Any, ends: Mapping[str, str]) -> Any:

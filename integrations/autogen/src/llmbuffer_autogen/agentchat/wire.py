@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from typing_extensions import Self
+
 from llmbuffer.usage import Usage
 
 __all__ = ["Wire", "create_args_of", "dialect_of", "sdk_of"]
@@ -166,10 +168,10 @@ class _Heard:
     async def __anext__(self) -> Any:
         return await self._events.__anext__()
 
-    async def __aenter__(self) -> _Heard:
+    async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *raised: Any) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         await self._stream.close()
 
     def __getattr__(self, name: str) -> Any:
