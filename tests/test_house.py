@@ -120,6 +120,11 @@ def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
+def shipped() -> list[Path]:
+    """The modules of every distribution."""
+    return [*modules(), *sorted((ROOT / "integrations").glob("*/src/**/*.py"))]
+
+
 def python_files() -> list[Path]:
     return [path for path in repository_files() if path.suffix == ".py"]
 
@@ -159,7 +164,8 @@ def room_of(path: Path) -> str:
 
 def imported(path: Path) -> Iterator[tuple[int, str]]:
     """Line and full name of everything that a module imports, wherever in it the import stands."""
-    package = path.relative_to(SOURCE).parent.parts
+    source = next(folder for folder in path.parents if folder.name == "src")
+    package = path.relative_to(source).parent.parts
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -237,12 +243,12 @@ def test_a_public_name_is_explained_by_an_example(name: str) -> None:
 
 
 def test_every_module_says_what_it_is() -> None:
-    assert [str(path) for path in modules() if not ast.get_docstring(tree(path))] == []
+    assert [str(path) for path in shipped() if not ast.get_docstring(tree(path))] == []
 
 
 def test_modules_are_short() -> None:
     long = [
-        f"{path.relative_to(ROOT)}: {len(lines(path))} lines" for path in modules() if len(lines(path)) > 400
+        f"{path.relative_to(ROOT)}: {len(lines(path))} lines" for path in shipped() if len(lines(path)) > 400
     ]
     assert long == []
 
@@ -250,7 +256,7 @@ def test_modules_are_short() -> None:
 def test_functions_are_short() -> None:
     long = [
         f"{where(path, node.lineno)}: {node.name} has {node.end_lineno - node.lineno + 1} lines"
-        for path in modules()
+        for path in shipped()
         for node in ast.walk(tree(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and node.end_lineno is not None
@@ -277,13 +283,13 @@ def test_nothing_is_unpickled_or_evaluated() -> None:
     calls_refused = {"eval", "exec", "__import__"}
     found = [
         where(path, line)
-        for path in modules()
+        for path in shipped()
         for line, name in imported(path)
         if name.partition(".")[0] in modules_refused
     ]
     found += [
         where(path, node.lineno)
-        for path in modules()
+        for path in shipped()
         for node in ast.walk(tree(path))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in calls_refused
     ]
@@ -408,3 +414,28 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     command = [line for line in lines(ROOT / "README.md") if line.endswith("/pytest")]
     assert len(command) == 1
     assert f'"{command[0]}"' in (ROOT / ".ci/run").read_text("utf-8")
+
+
+def test_adapters_import_only_what_is_public() -> None:
+    """Rooms and names of the core that begin with an underscore, and its private attributes, are its own business."""
+    found = [
+        where(path, line)
+        for path in sorted((ROOT / "integrations").glob("*/src/**/*.py"))
+        for line, name in imported(path)
+        if name.startswith("llmbuffer.") and any(part.startswith("_") for part in name.split("."))
+    ]
+    assert found == []
+
+
+def test_every_plugin_of_ours_loads_no_framework() -> None:
+    sources = [str(path) for path in sorted((ROOT / "integrations").glob("*/src"))]
+    program = """
+import sys
+sys.path[:0] = sys.argv[1].split("|")
+import llmbuffer_autogen.plugin, llmbuffer_crewai.plugin, llmbuffer_langchain.plugin, llmbuffer_llamaindex.plugin
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+    command = [sys.executable, "-c", program, "|".join(sources)]
+    loaded = set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    assert len(sources) == 4
+    assert not loaded & set(HEAVY), "a plugin module is imported by every look-up"
