@@ -6,7 +6,7 @@ Each scenario is run by AutoGen alone, then buffered (``history="ours"`` where A
 script has agents with 1,500 characters of instructions, as in the recorded requests; the long one more than 4,000 tokens.
 ``share`` is what of all characters the best earlier request began with. ``hit`` is the share of the input tokens that the
 simulated provider read from its cache, ``oracle`` how many times the uncached input of the best possible layout was sent
-(``llmbuffer.testing.oracle``; of a team's layouts for teams). The last rows are a group chat of 3,000 tokens, and four
+(``llmbuffer.testing.oracle``: of all agents together for teams, else of each agent by itself). The last rows are a group chat of 3,000 tokens, and four
 forks of it. Simulated; the texts are made, and the model says what it is told to.
 """
 
@@ -67,7 +67,7 @@ def says(asked: Asked) -> Any:
     """A reply of 308 characters; the next speaker, in order, where that is asked for; a call where there are tools."""
     messages = asked.body["messages"]
     told = str(messages[-1]["content"]) + str(asked.body.get("system", ""))[-400:]
-    if "select the next role" in told and "role play" in str(asked.body)[:4000]:
+    if "select the next role" in told:
         return NAMES[asked.number // 2 % 3]
     if asked.body.get("tools") and asked.number == 0:
         return Reply(calls=(Call("look_up", '{"number": "7"}', "call_1"),))
@@ -88,8 +88,8 @@ class Chat:
 
     def instructions(self, name: str) -> str:
         """What an agent is told: who it is, then what all are told."""
-        begin = f"You are {name}. Work carefully."
-        return f"{begin} {handbook(42)}" if self.system is None else filled(begin, self.system)
+        common = handbook(42) if self.system is None else filled("Work carefully.", self.system)
+        return f"You are {name}. {common}"
 
     def agent(self, name: str) -> Any:
         """An agent with a model."""
@@ -190,10 +190,24 @@ def rows(script: str, scenario: Scenario, model: str, system: int | None) -> Ite
     modes: tuple[str | None, ...] = (None, "buffer", "team") if scenario.team else (None, "buffer")
     for mode in modes:
         bodies, usage = ran(scenario, model, mode, system)
-        best = oracle(best_known(scenario, model, system) or alone, team=mode == "team")
+        known = best_known(scenario, model, system) or alone
+        best = lowest(known) if mode == "team" else sum(map(lowest, by_agent(known)))
         share = reusable([text_of(*split(prompt_of(body))) for body in bodies])
-        times = measured(bodies).times(best)
+        times = measured(bodies).uncached / best
         yield Row(script, scenario.name, model, mode or "default", len(bodies), share, usage.hit_ratio, times)
+
+
+def lowest(bodies: Sequence[Any]) -> int:
+    """The uncached tokens that no layout of these requests can do without."""
+    return oracle(bodies, team=True, rounded=True).uncached
+
+
+def by_agent(bodies: Sequence[Any]) -> list[list[Any]]:
+    """The requests of each agent: of those that begin alike."""
+    found: dict[str, list[Any]] = {}
+    for body in bodies:
+        found.setdefault(prompt_of(body)["messages"][0]["content"][:60], []).append(body)
+    return list(found.values())
 
 
 def best_known(scenario: Scenario, model: str, system: int | None) -> list[Any] | None:
@@ -276,11 +290,18 @@ def older_anthropic() -> Iterator[None]:
         return
     create: Any = Messages.create
     if "temperature" not in signature(create).parameters:
-        Messages.create = lambda self, *, temperature=None, **given: create(self, **given)  # type: ignore[method-assign]
+        Messages.create = _tolerant(create)  # type: ignore[method-assign]
     try:
         yield
     finally:
         Messages.create = create  # type: ignore[method-assign]  # as it was
+
+
+def _tolerant(create: Any) -> Any:
+    def tolerant(self: Any, *, temperature: Any = None, **given: Any) -> Any:
+        return create(self, **given)
+
+    return tolerant
 
 
 def main() -> None:

@@ -6,9 +6,10 @@ by `AgentFactory`, and `oracle`, the cheapest of the default and both layouts, k
 and share of the input read from the cache; simulated.
 
 `captured`: the recorded scenarios done again by CrewAI, with the same agents, tasks and answers: the share of the characters of
-all requests that an earlier request began with. `novel` are the characters of tools, system texts and messages that no
-earlier request held: no layout can do with fewer. Measured on the bodies. The share of the recorded bodies stands beside,
-where `../shared/captures` is there.
+all requests that an earlier request began with, and the other characters. `buffered` is the layout `union` (their prompts are
+too short for any provider's cache, so there is nothing to choose by), `oracle` the run with the fewest other characters. `novel`
+are those of tools, system texts and messages that no earlier request held at all. Measured on the bodies. The recorded
+bodies stand beside, where `../shared/captures` is there.
 
 `fork`: `fork_crew` with 8 inputs; simulated.
 """
@@ -31,15 +32,15 @@ os.environ.setdefault("CREWAI_TRACING_ENABLED", "false")
 os.environ.setdefault("OTEL_SDK_DISABLED", "true")
 os.environ.setdefault("CREWAI_STORAGE_DIR", tempfile.mkdtemp(prefix="crewai-"))
 
-import msgspec  # noqa: E402
-from crewai import LLM, Agent, Crew, Task  # noqa: E402 - CrewAI reads the environment when it is imported
-from crewai.tools import tool  # noqa: E402
-from llmbuffer import Session, StableContext, Usage  # noqa: E402
-from llmbuffer.reconcile import Policy  # noqa: E402
-from llmbuffer.prices import cost, price_for  # noqa: E402
-from llmbuffer.simulate import Asked, Call, ProviderServer, Reply  # noqa: E402
 
-from llmbuffer_crewai import AgentFactory  # noqa: E402
+import msgspec
+from crewai import LLM, Agent, Crew, Task
+from crewai.tools import tool
+
+from llmbuffer import Session, StableContext, Usage
+from llmbuffer.prices import cost, price_for
+from llmbuffer.simulate import Asked, Call, ProviderServer, Reply
+from llmbuffer_crewai import AgentFactory
 
 CAPTURES = Path(__file__).resolve().parents[4] / "shared" / "captures" / "crewai.jsonl.gz"
 MODELS = {
@@ -113,7 +114,12 @@ def check_words(text: str, level: str) -> str:
 AGENTS = [
     ("Baker", "Bake what was asked for", "You have baked for thirty years.", (search_recipes, read_recipe)),
     ("Buyer", "Buy what is missing", "You know every mill by name.", (weigh_stock, order_flour)),
-    ("Writer", "Write it down for {reader}", "You wrote the booklets of the series.", (print_page, check_words)),
+    (
+        "Writer",
+        "Write it down for {reader}",
+        "You wrote the booklets of the series.",
+        (print_page, check_words),
+    ),
 ]
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "search_recipes": {"flour": "rye", "minutes": 90},
@@ -193,7 +199,9 @@ class Cell(dict[str, Any]):
         used = sum((each.usage for each in server.requests), Usage())
         price = price_for(model)
         assert price is not None, "the models of this table have prices"
-        paid = sum(cost(msgspec.structs.replace(each.usage, output_tokens=0), price) for each in server.requests)
+        paid = sum(
+            cost(msgspec.structs.replace(each.usage, output_tokens=0), price) for each in server.requests
+        )
         assert all(each.status == 200 for each in server.requests), "no request is refused"
         return cls(requests=len(server.requests), **used.figures(), cost_usd=paid, answer=raw)
 
@@ -211,7 +219,9 @@ def cell(model: str, tokens: int, loops: int, layout: str | None) -> Cell:
     return Cell(found, layout=chosen)
 
 
-def cells(models: Sequence[str], briefs: Sequence[int] = BRIEFS, loops: Sequence[int] = LOOPS) -> list[dict[str, Any]]:
+def cells(
+    models: Sequence[str], briefs: Sequence[int] = BRIEFS, loops: Sequence[int] = LOOPS
+) -> list[dict[str, Any]]:
     """A row for each model, brief and number of tool calls."""
     rows = []
     for model in models:
@@ -273,7 +283,12 @@ class Recorded:
         if self.number == self.refused:
             return Reply(status=400, message="This model's maximum context length is 1000 tokens.")
         writes = "You are Writer." in json.dumps(messages[0])
-        if used < self.calls and "tools" in asked.body and not writes and "</summary>" not in json.dumps(messages):
+        if (
+            used < self.calls
+            and "tools" in asked.body
+            and not writes
+            and "</summary>" not in json.dumps(messages)
+        ):
             return Reply("", calls=(Call("search_docs", json.dumps({"query": f"q{self.number}"})),))
         return Reply(f"Thought: done\nFinal Answer: answer number {self.number} {ENDING}")
 
@@ -335,26 +350,19 @@ SCENARIOS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 def captured() -> list[dict[str, Any]]:
     """A row for each scenario."""
-    recorded = _recorded()
-    rows = []
+    recorded, rows = _recorded(), []
     for name, (play, script) in SCENARIOS.items():
-        found = {each: _played(play, script, each) for each in ("default", "own", "union", "ours")}
-        best = min(found, key=lambda each: found[each]["uncached"])
+        runs = {each: _played(play, script, each) for each in ("default", "own", "union")}
         rows.append(
             {
                 "scenario": name,
-                "recorded": None if name not in recorded else figures(recorded[name])["reused"],
-                "default": found["default"],
-                "buffered": found[best] | {"layout": best},
-                "runs": found,
-                "oracle": {"uncached": min(found[best]["uncached"], novel(found[best]["bodies"]))},
+                "recorded": figures(recorded[name]) if name in recorded else None,
+                "default": runs["default"],
+                "own": runs["own"],
+                "buffered": runs["union"],
+                "oracle": min(runs.values(), key=lambda run: run["uncached"]),
             }
         )
-    for row in rows:
-        for run in row["runs"].values():
-            run.pop("bodies", None)
-        row["buffered"].pop("bodies", None)
-        row["default"].pop("bodies", None)
     return rows
 
 
@@ -364,14 +372,9 @@ def _played(play: Any, script: dict[str, Any], layout: str) -> dict[str, Any]:
         if layout == "default":
             play(Plain(llm))
         else:
-            policy = Policy(history="ours") if layout == "ours" else None
-            session = Session(StableContext("gpt-4o", STORY))
-            made = AgentFactory(
-                session, llm=llm, layout="own" if layout == "own" else "union", policy=policy
-            )
-            play(made)
+            play(AgentFactory(Session(StableContext("gpt-4o", STORY)), llm=llm, layout=layout))
         bodies = [dict(each.body or {}) for each in server.requests]
-    return {**figures(bodies), "bodies": bodies}
+    return {**figures(bodies), "novel": novel(bodies)}
 
 
 def _recorded() -> dict[str, list[dict[str, Any]]]:
@@ -394,7 +397,7 @@ def figures(bodies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     texts = ["".join(prompt(body)) for body in bodies]
     total = sum(map(len, texts))
     reused = sum(
-        max((len(os.path.commonprefix([text, other])) for other in texts[:place]), default=0)
+        max((_common(text, other) for other in texts[:place]), default=0)
         for place, text in enumerate(texts)
     )
     return {
@@ -403,6 +406,12 @@ def figures(bodies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "uncached": total - reused,
         "reused": reused / total,
     }
+
+
+def _common(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (left, right) in pairs if left != right), min(len(one), len(other)))
 
 
 def novel(bodies: Sequence[Mapping[str, Any]]) -> int:
@@ -449,7 +458,9 @@ def forks(models: Sequence[str], tokens: int = 8_000) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Print the tables, or with `--json` one document."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--only", default="cells,captured,fork")
     parser.add_argument("--models", default=",".join(MODELS))
@@ -480,7 +491,8 @@ def _show_cells(rows: Sequence[Mapping[str, Any]]) -> None:
     print("|---|---|---|---|---|---|---|---|")
     for row in rows:
         shown = " | ".join(
-            f"{row[each]['cost_usd']:.4f}, {row[each]['hit_ratio']:.1%}" for each in ("default", "buffered", "oracle")
+            f"{row[each]['cost_usd']:.4f}, {row[each]['hit_ratio']:.1%}"
+            for each in ("default", "buffered", "oracle")
         )
         start = f"| {row['model']} | {row['brief_tokens']:,} | {row['tool_calls']} | {shown}"
         print(f"{start} | {row['layout']} | {row['cost_change']:+.1%} |")
@@ -489,16 +501,15 @@ def _show_cells(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _show_captured(rows: Sequence[Mapping[str, Any]]) -> None:
-    print("\ncharacters that an earlier request began with, measured on the bodies")
-    print("| scenario | recorded | default | buffered | uncached | oracle's |")
-    print("|---|---|---|---|---|---|")
+    print("\ncharacters that an earlier request began with, and those that none did; measured on the bodies")
+    print("| scenario | recorded | default | own | buffered | oracle | new in the buffered run |")
+    print("|---|---|---|---|---|---|---|")
     for row in rows:
-        recorded = "-" if row["recorded"] is None else f"{row['recorded']:.1%}"
-        runs = ", ".join(f"{name} {run['reused']:.1%}" for name, run in row["runs"].items() if name != "default")
-        print(
-            f"| {row['scenario']} | {recorded} | {row['default']['reused']:.1%} | {runs} | "
-            f"{row['buffered']['uncached']:,} ({row['buffered']['layout']}) | {row['oracle']['uncached']:,} |"
+        runs = (row[each] for each in ("recorded", "default", "own", "buffered", "oracle"))
+        shown = " | ".join(
+            "-" if run is None else f"{run['reused']:.1%}, {run['uncached']:,}" for run in runs
         )
+        print(f"| {row['scenario']} | {shown} | {row['buffered']['novel']:,} |")
 
 
 def _show_forks(rows: Sequence[Mapping[str, Any]]) -> None:

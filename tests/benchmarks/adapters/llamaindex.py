@@ -27,15 +27,8 @@ warnings.simplefilter("ignore")  # of the framework's own making
 from llama_index.core.agent.workflow import FunctionAgent  # noqa: E402
 from llama_index.core.chat_engine import SimpleChatEngine  # noqa: E402
 from llama_index.core.llms import ChatMessage  # noqa: E402
-from llama_index.core.memory import ChatSummaryMemoryBuffer  # noqa: E402
+from llama_index.core.memory import ChatMemoryBuffer, ChatSummaryMemoryBuffer  # noqa: E402
 from llama_index.llms.openai import OpenAI  # noqa: E402
-
-from llmbuffer import Session, StableContext  # noqa: E402
-from llmbuffer.reconcile import Policy  # noqa: E402
-from llmbuffer.simulate import ProviderServer  # noqa: E402
-from llmbuffer.testing.oracle import measured, oracle  # noqa: E402
-from llmbuffer.testing.scripts import handbook  # noqa: E402
-from llmbuffer_llamaindex import BufferedLLM, fork_workflow  # noqa: E402
 from tests.benchmarks.adapters.llamaindex_scenarios import (  # noqa: E402
     RECORDED,
     SCENARIOS,
@@ -45,6 +38,13 @@ from tests.benchmarks.adapters.llamaindex_scenarios import (  # noqa: E402
     Scene,
     words,
 )
+
+from llmbuffer import Session, StableContext  # noqa: E402
+from llmbuffer.reconcile import Policy  # noqa: E402
+from llmbuffer.simulate import ProviderServer  # noqa: E402
+from llmbuffer.testing.oracle import measured, oracle  # noqa: E402
+from llmbuffer.testing.scripts import handbook  # noqa: E402
+from llmbuffer_llamaindex import BufferedLLM, fork_workflow  # noqa: E402
 
 # What is to be reached on the recorded scripts: shares of all characters.
 WANTED = {
@@ -65,7 +65,9 @@ def llm_of(server: ProviderServer, model: str) -> Any:
     import llama_index.llms.anthropic.utils as anthropic_utils
     from llama_index.llms.anthropic import Anthropic
 
-    anthropic_utils.MessageParam = dict  # anthropic 2 made it a union of types, which llama-index 0.12 still calls
+    anthropic_utils.MessageParam = (
+        dict  # anthropic 2 made it a union of types, which llama-index 0.12 still calls
+    )
     return Anthropic(model, base_url=server.anthropic_url, api_key="k", max_retries=0)
 
 
@@ -75,7 +77,9 @@ def buffered(llm: Any, scenario: Scenario, mode: str | None = None) -> Any:
     ours = scenario.options.get("ours") and not observing
     policy = Policy(history="ours", trims=True) if ours else None
     named = "c1" if scenario.bound else None
-    return BufferedLLM(llm, mode=mode or scenario.options.get("mode", "buffer"), policy=policy, conversation=named)
+    return BufferedLLM(
+        llm, mode=mode or scenario.options.get("mode", "buffer"), policy=policy, conversation=named
+    )
 
 
 def run(scenario: Scenario, scene: Scene, arm: str, model: str) -> tuple[list[Body], list[str], Any]:
@@ -108,8 +112,16 @@ def row(scenario: Scenario, scene: Scene, model: str, unit: Any) -> dict[str, An
         "scenario": scenario.name,
         "model": model,
         "requests": len(through),
-        "default": {"input": before.input, "uncached": before.uncached, "hit_ratio": round(before.hit_ratio, 4)},
-        "buffered": {"input": after.input, "uncached": after.uncached, "hit_ratio": round(after.hit_ratio, 4)},
+        "default": {
+            "input": before.input,
+            "uncached": before.uncached,
+            "hit_ratio": round(before.hit_ratio, 4),
+        },
+        "buffered": {
+            "input": after.input,
+            "uncached": after.uncached,
+            "hit_ratio": round(after.hit_ratio, 4),
+        },
         "oracle": {"uncached": best.uncached, "hit_ratio": round(best.hit_ratio, 4)},
         "times_oracle": round(after.uncached / max(best.uncached, 1), 3),
         "observe_is_unchanged": unchanged(default, observed),
@@ -120,38 +132,50 @@ def row(scenario: Scenario, scene: Scene, model: str, unit: Any) -> dict[str, An
 
 
 def summary_row(model: str) -> dict[str, Any]:
-    """The call that summarises a history of 30,000 tokens: `ChatSummaryMemoryBuffer`, one turn over its limit."""
+    """The call that summarises a history of 30,000 tokens: what `ChatSummaryMemoryBuffer` sends."""
     rows = {}
     for arm in ("default", "buffered"):
         with ProviderServer(keep_bodies=True) as server:
             llm = llm_of(server, model)
             if arm == "buffered":
                 llm = BufferedLLM(llm)
+            history: list[ChatMessage] = []
             long = " ".join(f"word{number}" for number in range(300))
-            memory = ChatSummaryMemoryBuffer.from_defaults(llm=llm, token_limit=12_400, tokenizer_fn=words)
-            engine = SimpleChatEngine(
-                llm=llm, memory=memory, prefix_messages=[ChatMessage(handbook(), role="system")]
-            )
-            for turn in range(60):
+            for turn in range(45):
+                engine = SimpleChatEngine.from_defaults(
+                    llm=llm, system_prompt=handbook(), memory=_long_memory(history)
+                )
                 engine.chat(f"question {turn}: {long}")
-                asked = [request for request in server.requests if "concise summary" in json.dumps(request.body)]
-                if asked:
-                    break
+                history = list(engine.chat_history)
+            memory = ChatSummaryMemoryBuffer.from_defaults(
+                chat_history=history, llm=llm, token_limit=400, tokenizer_fn=words
+            )
+            SimpleChatEngine.from_defaults(llm=llm, system_prompt=handbook(), memory=memory).chat("And now?")
+            asked = [each for each in server.requests if "concise summary" in json.dumps(each.body)]
             usage = asked[0].usage
         rows[arm] = {"input": usage.input_tokens, "hit_ratio": round(usage.hit_ratio, 4)}
     return {"scenario": "the call that summarises", "model": model, **rows, "wanted": 0.9}
 
 
+def _long_memory(history: list[ChatMessage]) -> ChatMemoryBuffer:
+    return ChatMemoryBuffer.from_defaults(chat_history=history, token_limit=10**6, tokenizer_fn=words)
+
+
 def fork_row(model: str) -> dict[str, Any]:
     """Four forks off a shared session that is grounded in an index, after one request that writes it."""
-    shared = f"{handbook(20)}\nUse the context information below to assist the user.\n{STANDARD.passage('question 1')}" * 2
+    shared = (
+        f"{handbook(14)}\nUse the context information below to assist the user.\n{STANDARD.passage('question 1')}"
+        * 2
+    )
     with ProviderServer() as server:
-        llm = BufferedLLM(llm_of(server, model), session=Session(StableContext(model, shared), _dialect(model)))
+        llm = BufferedLLM(
+            llm_of(server, model), session=Session(StableContext(model, shared), _dialect(model))
+        )
         agent = FunctionAgent(llm=llm)
-        asyncio.run(agent.run(user_msg="Read the handbook."))
-        forks = fork_workflow(agent, 4)
 
         async def together() -> None:
+            await agent.run(user_msg="Read the handbook.")
+            forks = fork_workflow(agent, 4)
             await asyncio.gather(*(each.run(user_msg=f"Task {n}") for n, each in enumerate(forks)))
 
         asyncio.run(together())

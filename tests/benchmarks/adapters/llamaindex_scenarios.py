@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent, ReActAgent
@@ -66,8 +67,12 @@ def _turn_of(query: str) -> int:
 # With more than 4,000 tokens of system text.
 STANDARD = Scene(
     system=handbook(),
-    question=lambda turn: f"Question {turn}: my parcel {7000 + turn} did not come. What can you tell me about it?",
-    long_question=lambda turn: f"Question {turn}: " + "what became of the parcel, the letter and the box? " * 8,
+    question=lambda turn: (
+        f"Question {turn}: my parcel {7000 + turn} did not come. What can you tell me about it?"
+    ),
+    long_question=lambda turn: (
+        f"Question {turn}: " + "what became of the parcel, the letter and the box? " * 8
+    ),
     passage=lambda query: passage(_turn_of(query)),
     reply=lambda number: f"Reply {number}: " + "it was scanned at the depot, and a driver has it now. " * 6,
     found="scanned at the depot of Lyon " * 10,
@@ -77,14 +82,19 @@ STANDARD = Scene(
 class Answers:
     """What the simulated model says: replies by number, and a tool call first in each turn of an agent."""
 
-    def __init__(self, scene: Scene, *, calls: bool = False, handoffs: Sequence[str] = (), react: bool = False) -> None:
+    def __init__(
+        self, scene: Scene, *, calls: bool = False, handoffs: Sequence[str] = (), react: bool = False
+    ) -> None:
         self._scene, self._calls, self._react = scene, calls, react
         self._handoffs = list(handoffs)
         self._number = 0
 
     def __call__(self, asked: Asked) -> Reply:
         self._number += 1
-        number, last = self._number, asked.body["messages"][-2:]  # dynamic text may stand behind a tool's result
+        number, last = (
+            self._number,
+            asked.body["messages"][-2:],
+        )  # dynamic text may stand behind a tool's result
         if self._handoffs:
             name = self._handoffs.pop(0)
             if name:
@@ -250,8 +260,8 @@ class Scenario(NamedTuple):
     name: str
     run: Callable[[Any, Scene, int], list[str]]
     turns: int
-    answers: dict[str, Any] = {}
-    options: dict[str, Any] = {}
+    answers: Mapping[str, Any] = MappingProxyType({})
+    options: Mapping[str, Any] = MappingProxyType({})
     bound: bool = False
     recorded: str | None = None
 

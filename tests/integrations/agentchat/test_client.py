@@ -10,8 +10,17 @@ from typing import Any
 import pytest
 from autogen_agentchat.agents import AssistantAgent
 from autogen_agentchat.teams import RoundRobinGroupChat, SelectorGroupChat
-from autogen_core import Image
-from autogen_core.models import ChatCompletionClient, CreateResult, SystemMessage, UserMessage
+from autogen_core import FunctionCall, Image
+from autogen_core.models import (
+    AssistantMessage,
+    ChatCompletionClient,
+    CreateResult,
+    FunctionExecutionResult,
+    FunctionExecutionResultMessage,
+    SystemMessage,
+    UserMessage,
+)
+from autogen_core.tools import FunctionTool
 from autogen_ext.models.cache import ChatCompletionCache
 from autogen_ext.models.replay import ReplayChatCompletionClient
 from pydantic import BaseModel
@@ -180,6 +189,23 @@ def test_a_call_that_may_not_be_made_is_refused(stream: bool) -> None:
     assert "cannot be used now" in told[-1]["content"]
     assert client.usage == sum((request.usage for request in log), Usage())
     assert client.account().requests == len(log) == 5
+
+
+def test_a_choice_stays_where_no_tools_are_known() -> None:
+    call = FunctionCall(id="call_0", name="lookup", arguments='{"q": "a"}')
+    result = FunctionExecutionResult(content="found", name="lookup", call_id="call_0")
+    said = [
+        *asked("Question"),
+        AssistantMessage(content=[call], source="clerk"),
+        FunctionExecutionResultMessage(content=[result]),
+    ]
+
+    async def drive(client: Any) -> None:
+        await client.model_client.create(asked("Hello"), tools=[FunctionTool(lambda_tool([]), "Look it up.")])
+        await client.create(said, tool_choice="none")
+
+    log, _ = served(["Hi.", "Found."], drive, "anthropic", "claude-sonnet-5.5")
+    assert log[1].body["tool_choice"] == {"type": "none"}
 
 
 def test_a_model_that_insists_gets_no_tool() -> None:

@@ -36,7 +36,7 @@ def person(name: str = "user", **given: Any) -> ConversableAgent:
 
 
 def assistant(
-    server: ProviderServer, mode: str | None, name: str = "helper", system: str = LONG, **given: Any
+    server: ProviderServer, mode: Any, name: str = "helper", system: str = LONG, **given: Any
 ) -> Any:
     """An agent with a model: buffered, or a plain one with mode ``None``."""
     told = {"llm_config": config(server.openai_url), "human_input_mode": "NEVER", **given}
@@ -50,7 +50,8 @@ def older_anthropic() -> Iterator[None]:
     """AutoGen's client for Anthropic was made for SDKs before 1, whose ``create`` took sampling fields by name."""
     from anthropic.resources.messages import Messages
 
-    create = Messages.create
+    held: Any = Messages
+    create = held.create
 
     def tolerant(self: Any, *, temperature: Any = None, **given: Any) -> Any:
         return create(self, **given)
@@ -58,11 +59,11 @@ def older_anthropic() -> Iterator[None]:
     if "temperature" in signature(create).parameters:
         yield
         return
-    Messages.create = tolerant
+    held.create = tolerant
     try:
         yield
     finally:
-        Messages.create = create
+        held.create = create
 
 
 def streaming(agent: Any) -> Any:

@@ -225,9 +225,9 @@ def test_a_clock_moves_behind_the_question() -> None:
         sent = [body["messages"] for body in bodies(server)]
     assert {each[0]["content"] for each in sent} == {f"{LONG}\nBe brief."}
     for turn, messages in enumerate(sent):
-        own, told = messages[-1]["content"]
-        assert own == {"type": "text", "text": f"Question {turn}?"}
-        assert f"It is 12:0{turn}." in told["text"]
+        own, told = messages[-1]["content"].split("\n", 1)
+        assert own == f"Question {turn}?"
+        assert f"It is 12:0{turn}." in told
         assert "12:0" not in str(messages[:-1])
 
 
@@ -246,13 +246,18 @@ def test_a_hidden_tool_is_refused_and_never_run() -> None:
         Call("hold", '{"number": "7", "days": 2}', "call_1"),
         Call("look_up", '{"number": "7"}', "call_2"),
     )
-    said = ["Hello.", Reply(calls=calls), "Then not."]
+    said: list[Any] = ["Hello.", Reply(calls=calls), "Then not."]
+
+    def hold(number: str, days: int) -> str:
+        ran.append(f"{number}, {days}")
+        return "held"
+
     with ProviderServer(replies=said, keep_bodies=True) as server:
         agent, user = assistant(server, "buffer"), person()
         equip(
             agent,
             user,
-            {"hold": lambda number, days: ran.append(number) or "", "look_up": tools()["look_up"]},
+            {"hold": hold, "look_up": tools()["look_up"]},
         )
         user.initiate_chat(agent, message="Hello", silent=True, clear_history=False)
         agent.update_tool_signature("hold", is_remove=True)
@@ -286,7 +291,7 @@ def test_a_limiter_is_followed_and_with_history_ours_it_cuts_nothing() -> None:
     kept = {}
     for history in ("host", "ours"):
         with ProviderServer(keep_bodies=True) as server:
-            agent = assistant(server, "buffer", policy=Policy(history=history))  # type: ignore[arg-type]  # a history
+            agent = assistant(server, "buffer", policy=Policy(history=history))
             TransformMessages(transforms=[MessageHistoryLimiter(3)], verbose=False).add_to_agent(agent)
             user = person()
             for turn in range(4):
@@ -320,7 +325,7 @@ def test_a_fallback_to_another_model_has_a_seam_of_its_own() -> None:
 
 
 def test_the_mixin_goes_before_an_agent_class_of_autogens_own() -> None:
-    class Assistant(BufferedAgentMixin, AssistantAgent):  # type: ignore[misc]  # a class of a framework without types
+    class Assistant(BufferedAgentMixin, AssistantAgent):
         pass
 
     with ProviderServer(replies=["Hi."]) as server:
@@ -344,7 +349,7 @@ def test_an_agent_is_adopted_in_place() -> None:
 
 def test_a_mode_that_is_none_is_refused() -> None:
     with pytest.raises(MessageError, match="use 'observe', 'buffer' or 'team'"):
-        BufferedConversableAgent("helper", llm_config=False, mode="fast")
+        BufferedConversableAgent("helper", llm_config=False, mode="fast")  # type: ignore[arg-type]  # refused
 
 
 def test_nothing_of_a_prompt_is_in_a_repr() -> None:

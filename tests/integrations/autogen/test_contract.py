@@ -43,7 +43,7 @@ class Chat(Agent):
         if setup.mode is None:
             self.agent: Any = ConversableAgent("helper", **told)
         else:
-            given = {"mode": setup.mode, "policy": setup.policy, "session": setup.session}
+            given: dict[str, Any] = {"mode": setup.mode, "policy": setup.policy, "session": setup.session}
             self.agent = BufferedConversableAgent("helper", **given, **told)
         for name, messages in (kept or {}).items():
             self.agent._oai_messages[self.user(name)] = messages

@@ -138,6 +138,10 @@ def test_a_team_shares_one_prefix_and_keeps_every_speaker_named(method: str) -> 
 def test_a_member_of_a_team_cannot_run_the_tool_of_another() -> None:
     ran: list[str] = []
 
+    def hold(number: str, days: int) -> str:
+        ran.append(f"{number}, {days}")
+        return "held"
+
     def answer(asked: Asked) -> Any:
         if asked.number == 0:
             return Reply(calls=(Call("hold", '{"number": "7", "days": 2}', "call_1"),))
@@ -147,7 +151,7 @@ def test_a_member_of_a_team_cannot_run_the_tool_of_another() -> None:
         agents = members(server)
         clerk, driver, _ = agents
         equip(clerk, clerk, {"look_up": tools()["look_up"]})
-        equip(driver, driver, {"hold": lambda number, days: ran.append(number) or "held"})
+        equip(driver, driver, {"hold": hold})
         chat, manager = group(server, "team", agents, rounds=4)
         person().initiate_chat(manager, message="Hold parcel 7.", silent=True)
         sent = bodies(server)
@@ -297,3 +301,30 @@ def test_a_group_that_never_ran_needs_a_manager_to_fork() -> None:
         chat, _ = group(server, "buffer")
         with pytest.raises(ValueError, match="pass manager="):
             fork_group_chat(chat, ["One."])
+
+
+# --- hand-offs
+
+
+@pytest.mark.parametrize("mode", ["observe", "buffer"])
+def test_hand_offs_go_the_same_way(mode: str) -> None:
+    from autogen.agentchat import initiate_group_chat
+    from autogen.agentchat.group import AgentTarget, RevertToUserTarget
+    from autogen.agentchat.group.patterns import DefaultPattern
+
+    def handed(mode: str | None) -> tuple[list[Any], list[Any], Usage, Usage]:
+        with ProviderServer(replies=[SAYS.format(n) for n in range(9)], keep_bodies=True) as server:
+            clerk, driver = assistant(server, mode, "clerk"), assistant(server, mode, "driver")
+            clerk.handoffs.set_after_work(AgentTarget(driver))
+            driver.handoffs.set_after_work(RevertToUserTarget())
+            pattern = DefaultPattern(initial_agent=clerk, agents=[clerk, driver])
+            result, _, _ = initiate_group_chat(pattern=pattern, messages="Where is parcel 7?", max_rounds=6)
+            used = Usage() if mode is None else clerk.usage + driver.usage
+            return transcript(result.chat_history), bodies(server), used, server.usage()
+
+    said, alone, _, _ = handed(None)
+    again, sent, used, reported = handed(mode)
+    assert [each[1] for each in said if each[1] in NAMES] == ["clerk", "driver"]
+    assert again == said
+    assert used == reported
+    assert (sent == alone) == (mode == "observe")

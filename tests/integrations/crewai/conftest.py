@@ -17,11 +17,13 @@ os.environ["OPENAI_API_KEY"] = os.environ["ANTHROPIC_API_KEY"] = "none"
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # CrewAI's own, of imports and of names of its fields
-    import crewai  # noqa: F401 - once, with the environment above
-    import crewai.tools
+    import crewai
     import crewai.llms.retry
+    import crewai.tools
 
-crewai.llms.retry._LLM_RATE_LIMIT_MAX_ATTEMPTS = 1  # CrewAI waits for seconds and asks again, and has no setting for it
+crewai.llms.retry._LLM_RATE_LIMIT_MAX_ATTEMPTS = (
+    1  # CrewAI waits for seconds and asks again, and has no setting for it
+)
 
 FIELDS = "ignore:(.* is )?deprecated:DeprecationWarning"  # CrewAI reads fields of its own
 RENDERED = "CrewAI sends a request inside of a text of its own, and bare when it has become history"
@@ -37,4 +39,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         ):
             item.add_marker(pytest.mark.moves_prefix(reason=RENDERED))
         if name == "test_an_edit_is_told_as_a_break[observe]":
-            item.add_marker(pytest.mark.xfail(reason=f"{RENDERED}: that is a break at each turn", strict=True))
+            item.add_marker(
+                pytest.mark.xfail(reason=f"{RENDERED}: that is a break at each turn", strict=True)
+            )

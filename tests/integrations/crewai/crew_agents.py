@@ -9,12 +9,12 @@ from typing import Any
 from crewai import LLM
 from crewai import Agent as CrewAgent
 from crewai.tools import tool
-from llmbuffer_crewai import AgentFactory, BufferedLLM
-from llmbuffer_crewai.hosting import CrewHost
 from pydantic import create_model
 
 from llmbuffer import Message
 from llmbuffer.testing.adapters import AdapterExamples, Agent, Setup
+from llmbuffer_crewai import AgentFactory, BufferedLLM
+from llmbuffer_crewai.hosting import CrewHost
 
 PROVIDERS = {"openai": "openai", "openai-responses": "openai", "anthropic": "anthropic"}
 
@@ -46,7 +46,11 @@ class CrewAIAgent(Agent):
             self.seam = llm.seam
         self._tools = {name: tool(name)(function) for name, function in setup.tools.items()}
         self._agent = CrewAgent(
-            role="Clerk", goal="Answer.", backstory=setup.instructions(), llm=llm, tools=list(self._tools.values())
+            role="Clerk",
+            goal="Answer.",
+            backstory=setup.instructions(),
+            llm=llm,
+            tools=list(self._tools.values()),
         )
         self._said: dict[str, list[dict[str, Any]]] = {}
 
@@ -81,7 +85,8 @@ class CrewAIAgent(Agent):
     def redact(self, text: str, *, conversation: str = "one") -> None:
         """Take a text out of the history."""
         self._said[conversation] = [
-            {**item, "content": item["content"].replace(text, "(redacted)")} for item in self._said[conversation]
+            {**item, "content": item["content"].replace(text, "(redacted)")}
+            for item in self._said[conversation]
         ]
 
     def close(self) -> None:

@@ -1,21 +1,50 @@
-"""LangChain traces nothing in these tests, and warns about itself where it likes."""
+"""LangChain traces nothing in these tests, warns about itself where it likes, and its suites have a loop to run in."""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 for name in ("LANGSMITH_TRACING", "LANGCHAIN_TRACING_V2", "LANGSMITH_TEST_TRACKING"):
     os.environ[name] = "false"
 
+BORN_THERE = (
+    "ignore::langchain_core._api.deprecation.LangChainDeprecationWarning",
+    "ignore::langchain_core._api.deprecation.LangChainPendingDeprecationWarning",
+    "ignore::langchain_core._api.beta_decorator.LangChainBetaWarning",
+    "ignore:Pydantic serializer warnings:UserWarning",
+    "ignore:The model 'claude-sonnet-4-5' is deprecated:DeprecationWarning",
+    "ignore:Received a Pydantic BaseModel V1 schema:UserWarning",
+)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "integrations/langchain" in item.path.as_posix():
-            for born in (
-                "ignore::langchain_core._api.deprecation.LangChainDeprecationWarning",
-                "ignore::langchain_core._api.deprecation.LangChainPendingDeprecationWarning",
-                "ignore:Pydantic serializer warnings:UserWarning",
-            ):
-                item.add_marker(pytest.mark.filterwarnings(born))
+        if Path(__file__).parent in item.path.parents:
+            for warning in BORN_THERE:
+                item.add_marker(pytest.mark.filterwarnings(warning))
+
+
+@pytest.fixture(scope="session")
+def suites_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """One loop for all: LangChain shares the SDK's connections between models, and they belong to a loop."""
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: Any) -> bool | None:
+    """Run the asynchronous tests of LangChain's suites; they name no plugin that would."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    loop = pyfuncitem._request.getfixturevalue("suites_loop")
+    given = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    loop.run_until_complete(pyfuncitem.obj(**given))
+    return True

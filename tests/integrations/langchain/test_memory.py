@@ -176,5 +176,5 @@ def test_the_callback_tells_what_broke_the_cache() -> None:
             model.invoke(asked, {"callbacks": [handler]})
         with pytest.raises(Exception, match="not now"):
             model.invoke("Hello", {"callbacks": [handler]})
-    assert [each.cause for each in handler.breaks] == ["system-changed"]
+    assert [each.cause for each in handler.breaks] == ["volatile-in-prefix"]
     assert handler.account().requests == 2

@@ -258,3 +258,21 @@ def test_messages_of_all_kinds_stay_append_only(server: Server) -> None:
         history.append(buffered.invoke(history))
     assert_prefix_stable(bodies(server))
     assert bodies(server)[-1]["messages"][3]["content"][1] == image
+
+
+def test_a_call_for_an_object_has_nothing_of_the_conversations_tools(server: Server) -> None:
+    def look_up(number: str) -> str:
+        """Look up where a parcel is."""
+        return number
+
+    buffered: Any = BufferedChatModel(chat(server))
+    config: Any = {"configurable": {"thread_id": "t"}}
+    history: list[Any] = [SystemMessage(LONG), HumanMessage("Where is it?")]
+    buffered.bind_tools([look_up]).invoke(history, config)
+    for method in ("function_calling", "json_schema"):
+        buffered.with_structured_output(City, method=method, include_raw=True).invoke(history, config)
+    buffered.bind_tools([look_up]).invoke(history, config)
+    names = [[tool["function"]["name"] for tool in body.get("tools", ())] for body in bodies(server)]
+    assert names == [["look_up"], ["City"], [], ["look_up"]]
+    assert [member for _, member in buffered.seam.accounts] == ["call:City", "form:City", None]
+    assert buffered.seam.breaks == ()

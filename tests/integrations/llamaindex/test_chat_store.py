@@ -39,8 +39,18 @@ CALL = ChatMessage(
     additional_kwargs={"stop_reason": "tool_use"},
 )
 RESULT = ChatMessage("found", role="tool", additional_kwargs={"tool_call_id": "c1"})
-PICTURE = ChatMessage(blocks=[TextBlock(text="see"), ImageBlock(url="https://example.com/a.png")], role="user")
-ALL = [ChatMessage("Be kind.", role="system"), user("Hello"), CALL, RESULT, assistant(""), PICTURE, user("Ünïcode 🫖")]
+PICTURE = ChatMessage(
+    blocks=[TextBlock(text="see"), ImageBlock(url="https://example.com/a.png")], role="user"
+)
+ALL = [
+    ChatMessage("Be kind.", role="system"),
+    user("Hello"),
+    CALL,
+    RESULT,
+    assistant(""),
+    PICTURE,
+    user("Ünïcode 🫖"),
+]
 
 
 @pytest.fixture(scope="module", params=["memory", "sqlite", "sealed", "redis", "postgres"])
@@ -158,7 +168,8 @@ class TestChatStore:
         store.delete_message("one", 0)
         assert [session.id for session in store.store.sessions() if session.id.startswith(store.namespace)]
         assert store.get_messages("one") == [assistant("ok")]
-        assert not [key for key in store.store.keys() if key.startswith(store.namespace)]
+        values = store.store.keys()
+        assert not [key for key in values if key.startswith(store.namespace)]
 
     def test_a_crash_between_two_writes_loses_nothing(
         self, store: BufferedChatStore, monkeypatch: pytest.MonkeyPatch

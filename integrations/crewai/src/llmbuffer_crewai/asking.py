@@ -90,7 +90,12 @@ class Asked:
         return self._applied(call, system, marked, arguments, tools)
 
     def _applied(
-        self, call: Call, system: Sequence[str], marked: Sequence[int], arguments: Mapping[str, Any], tools: Any
+        self,
+        call: Call,
+        system: Sequence[str],
+        marked: Sequence[int],
+        arguments: Mapping[str, Any],
+        tools: Any,
     ) -> Sent:
         plan, dialect = call.plan, self.llm.seam.session.dialect
         parts = family(self.llm.inner) != "other"

@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any, Literal
 
 import msgspec
+
 from llmbuffer import Price, Segment, Session, StableContext, Usage
 from llmbuffer.prices import cost
 from llmbuffer.reconcile.tooling import restriction
@@ -46,7 +47,9 @@ class LayoutChoice(msgspec.Struct, frozen=True):
     costs: Mapping[str, Mapping[int, float]] = {}
 
 
-def choose(session: Session, steps: Sequence[Step], union: Sequence[Any], loops: Sequence[int]) -> LayoutChoice:
+def choose(
+    session: Session, steps: Sequence[Step], union: Sequence[Any], loops: Sequence[int]
+) -> LayoutChoice:
     """The cheapest layout for these tasks, done one after the other from a cold cache.
 
     How often an agent calls its tools is not known beforehand, so all are rehearsed with each number of calls in ``loops``,
@@ -57,7 +60,7 @@ def choose(session: Session, steps: Sequence[Step], union: Sequence[Any], loops:
     """
     if len({tuple(map(str, step.tools)) for step in steps}) < 2:
         return LayoutChoice("own", "own: all agents have the same tools")
-    costs = {
+    costs: dict[str, Mapping[int, float]] = {
         name: {number: _rehearsed(session, steps, ToolLayout(union, name), number) for number in loops}
         for name in _LAYOUTS
     }
@@ -119,7 +122,9 @@ def _task(base: Session, step: Step, layout: ToolLayout, loops: int, before: str
         plan = fork.reconcile(messages=messages)
         forecast = plan.forecast
         usage = Usage(
-            forecast.input_tokens, cache_read_tokens=forecast.read_tokens, cache_write_tokens=forecast.write_tokens
+            forecast.input_tokens,
+            cache_read_tokens=forecast.read_tokens,
+            cache_write_tokens=forecast.write_tokens,
         )
         total += _cost(usage, fork)
         reply = _call(number)

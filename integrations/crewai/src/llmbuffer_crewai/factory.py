@@ -7,6 +7,7 @@ from typing import Any
 
 from crewai import Agent, Crew, Process, Task
 from crewai.llms.base_llm import BaseLLM
+
 from llmbuffer import Session
 from llmbuffer.errors import MessageError
 from llmbuffer.observing import Observation
@@ -82,7 +83,9 @@ class AgentFactory:
 
     # What it makes
 
-    def agent(self, role: str, goal: str, backstory: str = "", *, tools: Sequence[Any] = (), **options: Any) -> Any:
+    def agent(
+        self, role: str, goal: str, backstory: str = "", *, tools: Sequence[Any] = (), **options: Any
+    ) -> Any:
         """An ``Agent`` of CrewAI's; ``options`` are its other fields. What all agents share belongs into the session.
 
         In observe mode, where prompts are not changed, the session's system text goes into the backstory.

@@ -12,6 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+
 from llmbuffer.errors import MessageError
 from llmbuffer.seam import Account
 
@@ -72,7 +73,13 @@ class CrewResults(tuple[CrewResult, ...]):
 
 
 def fork(
-    llm: BufferedLLM, crew: Any, inputs: Sequence[Mapping[str, Any]], *, limit: int, warm: bool, patience: float
+    llm: BufferedLLM,
+    crew: Any,
+    inputs: Sequence[Mapping[str, Any]],
+    *,
+    limit: int,
+    warm: bool,
+    patience: float,
 ) -> CrewResults:
     """See ``AgentFactory.fork_crew``."""
     if limit < 1:

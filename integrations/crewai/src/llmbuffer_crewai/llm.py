@@ -10,12 +10,13 @@ from typing import Any
 
 from crewai.llms.base_llm import BaseLLM, call_stop_override, call_stream_override
 from crewai.utilities.agent_utils import is_context_length_exceeded
+from pydantic import PrivateAttr
+
 from llmbuffer import Session, StableContext
 from llmbuffer.errors import MessageError
 from llmbuffer.observing import Observation
 from llmbuffer.reconcile import Policy
 from llmbuffer.seam import Account, Mode, Seam
-from pydantic import PrivateAttr
 
 from .asking import Asked, Sent
 from .hosting import CrewHost
@@ -32,7 +33,7 @@ _FIELDS = ("model", "provider", "temperature", "top_p", "max_tokens", "stream", 
 _RECENT = 64  # calls whose tools are known when CrewAI asks for a summary
 
 
-class BufferedLLM(BaseLLM):  # type: ignore[misc]  # CrewAI is untyped here
+class BufferedLLM(BaseLLM):
     """Wraps an LLM of CrewAI's; agents get this one in its place. Every call goes to ``llm``, whose errors come through.
 
     ``session`` holds what all agents share: its system text goes in front of each prompt, and where an agent's own system text
@@ -75,7 +76,9 @@ class BufferedLLM(BaseLLM):  # type: ignore[misc]  # CrewAI is untyped here
         on_observe: Callable[[Observation], object] | None = None,
     ) -> None:
         if not isinstance(llm, BaseLLM):
-            raise MessageError(f"llm is a {type(llm).__name__}: give an LLM of CrewAI's, such as LLM(model=…)")
+            raise MessageError(
+                f"llm is a {type(llm).__name__}: give an LLM of CrewAI's, such as LLM(model=…)"
+            )
         if isinstance(llm, BufferedLLM):
             raise MessageError("llm is a BufferedLLM already: wrap the LLM that it was made of")
         super().__init__(stop=list(llm.stop), **{name: getattr(llm, name, None) for name in _FIELDS})
@@ -168,7 +171,13 @@ class BufferedLLM(BaseLLM):  # type: ignore[misc]  # CrewAI is untyped here
                 sent = asked.sent()
                 with self._open(sent):
                     reply = self._inner.call(
-                        sent.messages, sent.tools, callbacks, available_functions, from_task, from_agent, response_model
+                        sent.messages,
+                        sent.tools,
+                        callbacks,
+                        available_functions,
+                        from_task,
+                        from_agent,
+                        response_model,
                     )
             if not asked.again(sent, reply):
                 return reply
@@ -190,7 +199,13 @@ class BufferedLLM(BaseLLM):  # type: ignore[misc]  # CrewAI is untyped here
                 sent = asked.sent()
                 with self._open(sent):
                     reply = await self._inner.acall(
-                        sent.messages, sent.tools, callbacks, available_functions, from_task, from_agent, response_model
+                        sent.messages,
+                        sent.tools,
+                        callbacks,
+                        available_functions,
+                        from_task,
+                        from_agent,
+                        response_model,
                     )
             if not asked.again(sent, reply):
                 return reply
@@ -290,7 +305,9 @@ class BufferedLLM(BaseLLM):  # type: ignore[misc]  # CrewAI is untyped here
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             return super().__getattr__(name)
-        private = self.__dict__.get("__pydantic_private__") or getattr(self, "__pydantic_private__", None) or {}
+        private = (
+            self.__dict__.get("__pydantic_private__") or getattr(self, "__pydantic_private__", None) or {}
+        )
         inner = private.get("_inner")
         if inner is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -327,7 +344,9 @@ class _Recent:
 
 
 def _begins(messages: Sequence[Any], known: Sequence[Any]) -> bool:
-    return len(known) <= len(messages) and all(one is other or one == other for one, other in zip(known, messages))
+    return len(known) <= len(messages) and all(
+        one is other or one == other for one, other in zip(known, messages, strict=False)
+    )
 
 
 def _base(llm: BaseLLM, session: Session | None) -> Session:

@@ -176,7 +176,9 @@ def tapped(llm: Any) -> Any:
 def _made(kind: type) -> type:
     mixins = {"AnthropicCompletion": _TappedAnthropic, "OpenAICompletion": _TappedOpenAI}
     mixin = next((mixins[base.__name__] for base in kind.__mro__ if base.__name__ in mixins), _Tapped)
-    return type(kind)(f"Tapped{kind.__name__}", (mixin, kind), {"__module__": __name__, "__doc__": kind.__doc__})
+    return type(kind)(
+        f"Tapped{kind.__name__}", (mixin, kind), {"__module__": __name__, "__doc__": kind.__doc__}
+    )
 
 
 def family(llm: Any) -> str:

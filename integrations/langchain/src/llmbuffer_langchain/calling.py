@@ -20,7 +20,7 @@ from .applying import Parts, arguments_of, messages_of, tools_of
 from .convert import LangChainHost, marks_in
 from .holding import Gates, waits_for
 from .dialects import dialect_of, family_of, name_of, speaks_responses
-from .where import Named, Where, where
+from .where import Named, Where, form_of, where
 
 if TYPE_CHECKING:
     from llmbuffer.observing import Observation
@@ -120,6 +120,9 @@ class Sending:
         self, wiring: Wiring, model: Any, messages: Sequence[BaseMessage], kwargs: dict[str, Any], manager: Any
     ) -> None:
         place = wiring.where(manager)
+        form = None if place.agent else form_of(kwargs)
+        if form is not None:  # its tools are none of the conversation's
+            place = place._replace(member=f"{place.member}/{form}" if place.member else form)
         seam = wiring.at(place)
         dialect = seam.session.dialect
         tools = kwargs.get("tools")

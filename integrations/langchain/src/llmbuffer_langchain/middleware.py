@@ -16,7 +16,7 @@ from llmbuffer.seam import Account
 
 from .calling import Wiring
 from .model import is_buffered, wired
-from .where import Named, at, thread_of
+from .where import AGENT, Named, at, thread_of
 
 if TYPE_CHECKING:
     from llmbuffer import Session
@@ -159,4 +159,4 @@ class BufferedMiddleware(AgentMiddleware):  # type: ignore[misc]  # the framewor
 
 def _told(request: Any) -> dict[str, Any]:
     thread = thread_of(request)
-    return {} if thread is None else {"thread_id": thread}
+    return {AGENT: True} if thread is None else {AGENT: True, "thread_id": thread}

@@ -152,11 +152,20 @@ def _buffered(kind: type[BaseChatModel]) -> Any:
         "_llmbuffer": PrivateAttr(default=None),
         "_generate": _generate_of(kind),
         "lc_id": classmethod(lambda _cls: kind.lc_id()),
+        "get_name": _get_name_of(kind),
     }
     for name, made in (("_agenerate", _agenerate_of), ("_stream", _stream_of), ("_astream", _astream_of)):
         if getattr(kind, name) is not getattr(BaseChatModel, name):
             space[name] = made(kind)
     return type(kind)(f"Buffered{kind.__name__}", (Buffering, kind), space)
+
+
+def _get_name_of(kind: Any) -> Any:
+    def get_name(self: Any, suffix: str | None = None, *, name: str | None = None) -> str:
+        # Caches of replies and traces know the model by this name.
+        return cast(str, kind.get_name(self, suffix, name=name or self.name or kind.__name__))
+
+    return get_name
 
 
 def _send(self: Any, messages: Any, manager: Any, kwargs: dict[str, Any]) -> Sending:

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from langchain_core.runnables.config import ensure_config
 
-__all__ = ["FORK", "FORK_OF", "GROUP", "PLANNED", "Named", "Where", "at", "config_of", "thread_of", "where"]
+__all__ = ["AGENT", "FORK", "FORK_OF", "GROUP", "PLANNED", "Named", "Where", "at", "config_of", "form_of", "thread_of", "where"]
 
 FORK, FORK_OF, GROUP = "llmbuffer_fork", "llmbuffer_fork_of", "llmbuffer_group"
-PLANNED = "llmbuffer_planned"
+PLANNED, AGENT = "llmbuffer_planned", "llmbuffer_agent"
 _CONVERSATIONS = ("thread_id", "session_id", "conversation_id")
 _HERE: ContextVar[Mapping[str, Any] | None] = ContextVar("llmbuffer_langchain_here", default=None)
 
@@ -22,7 +22,8 @@ Named = str | Callable[[Mapping[str, Any]], str | None] | None
 class Where(NamedTuple):
     """A ``conversation`` and the ``member`` of it that calls; ``fork`` names a branch off the conversation ``fork_of``.
 
-    ``group`` names the forks that were made together, ``planned`` says why the prefix changes on purpose with this call.
+    ``group`` names the forks that were made together, ``planned`` says why the prefix changes on purpose with this call,
+    ``agent`` whether an agent's middleware makes it.
 
     >>> Where("thread-1", "writer").fork is None
     True
@@ -34,6 +35,7 @@ class Where(NamedTuple):
     fork_of: str | None = None
     group: str | None = None
     planned: str | None = None
+    agent: bool = False
 
 
 def config_of(config: Any = None) -> dict[str, Any]:
@@ -75,7 +77,24 @@ def where(run_manager: Any = None, conversation: Named = None, member: Named = N
     who = _named(member, told)
     if who is None:
         who = _text(told.get("lc_agent_name")) or _node(told)
-    return Where(found, who, *(_text(told.get(key)) for key in (FORK, FORK_OF, GROUP, PLANNED)))
+    return Where(found, who, *(_text(told.get(key)) for key in (FORK, FORK_OF, GROUP, PLANNED)), AGENT in told)
+
+
+def form_of(kwargs: Mapping[str, Any]) -> str | None:
+    """The object that a single call is asked for, by the tool that it has to call or by its format; else ``None``.
+
+    >>> form_of({"tool_choice": {"type": "function", "function": {"name": "Route"}}})
+    'call:Route'
+    """
+    choice = kwargs.get("tool_choice")
+    if isinstance(choice, Mapping):
+        name = choice.get("name") or (choice.get("function") or {}).get("name")
+        if name:
+            return f"call:{name}"
+    form = kwargs.get("response_format")
+    if isinstance(form, Mapping):
+        return f"form:{(form.get('json_schema') or {}).get('name') or form.get('type')}"
+    return None if form is None else f"form:{getattr(form, '__name__', 'object')}"
 
 
 def _named(name: Named, told: Mapping[str, Any]) -> str | None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.llms.types import ToolCallBlock
 from llama_index.core.llms import ChatMessage, MessageRole
 
 from .channel import Asked, Channel
 from .wires import wire_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["CALLS"]
 
@@ -164,7 +167,7 @@ class _Lead:
         if self._lead is not None:
             self._lead.begun()
 
-    def __enter__(self) -> _Lead:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -24,7 +24,9 @@ from .wires import Wire, usage_of
 __all__ = ["Asked", "Binding", "Channel"]
 
 _LEADING = frozenset({"system", "developer"})
-_NOT_PARAMS = frozenset({"messages", "tools", "stream", "stream_options", "extra_body", "extra_headers", "timeout"})
+_NOT_PARAMS = frozenset(
+    {"messages", "tools", "stream", "stream_options", "extra_body", "extra_headers", "timeout"}
+)
 
 
 class Binding(NamedTuple):
@@ -58,7 +60,7 @@ class Channel:
         self._known = Conversations()
         self._begin()
         self._numbers = itertools.count(1)
-        self._now: ContextVar[Binding] = ContextVar("llmbuffer_llamaindex_binding", default=Binding())
+        self._now: ContextVar[Binding | None] = ContextVar("llmbuffer_llamaindex_binding", default=None)
 
     def _begin(self) -> None:
         team = self.seam.mode == "team"  # whose members may differ in one sentence
@@ -85,7 +87,7 @@ class Channel:
     ) -> Asked:
         """Plan a call; in observe mode it goes out as it came. ``posing``: the system prompt comes as a user's message."""
         given, tools = list(messages), list(arguments.get("tools") or ())
-        now = self._now.get()
+        now = self._now.get() or Binding()
         conversation = binding.conversation or now.conversation
         member = binding.member or now.member
         dynamic: dict[str, str] = {}
@@ -126,7 +128,9 @@ class Channel:
     def observe(self, asked: Asked, response: Any) -> None:
         """Take in the last response of a call."""
         plan = asked.call.plan
-        asked.call.observe(message=response.message, usage=usage_of(response.raw, plan.session.dialect) or Usage())
+        asked.call.observe(
+            message=response.message, usage=usage_of(response.raw, plan.session.dialect) or Usage()
+        )
         if asked.retold:
             self.seam.forget(asked.binding.conversation or "")
         elif self._retell and asked.call.applies:
@@ -156,10 +160,14 @@ class Channel:
             return given
         at = _leading(given)
         said = given[at:]
-        begins = [self.host.leaves(each) for each in said[: len(history)]] == [*map(self.host.leaves, history)]
+        begins = [self.host.leaves(each) for each in said[: len(history)]] == [
+            *map(self.host.leaves, history)
+        ]
         return [*(given[:at] or system), *(() if begins else history), *said]
 
-    def _behind(self, retold: Retold, arguments: dict[str, Any]) -> tuple[list[Any], list[Any], dict[str, Any]]:
+    def _behind(
+        self, retold: Retold, arguments: dict[str, Any]
+    ) -> tuple[list[Any], list[Any], dict[str, Any]]:
         rules = self.seam.session.dialect.rules
         counts = "tool_choice" in rules.frozen_params or "tool_choice" in rules.message_params
         if retold.tools and not counts:
@@ -190,9 +198,7 @@ def _poses(messages: Sequence[Any]) -> bool:
 
 def _params(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that a provider's cache may depend on."""
-    return {
-        name: value for name, value in arguments.items() if name not in _NOT_PARAMS and value is not None
-    }
+    return {name: value for name, value in arguments.items() if name not in _NOT_PARAMS and value is not None}
 
 
 def _ground_of(session: Session, host: LlamaHost) -> tuple[list[Any], list[Any]]:

@@ -42,7 +42,9 @@ class BufferedChatStore(BaseChatStore):
     (['Hello'], ['one'])
     """
 
-    url: str = Field(default="memory:", description="Where the conversations are: see llmbuffer.store.open_store.")
+    url: str = Field(
+        default="memory:", description="Where the conversations are: see llmbuffer.store.open_store."
+    )
     namespace: str = Field(default="llamaindex", description="What the ids of its sessions begin with.")
     _store: Store | None = PrivateAttr(default=None)
     _lock: Any = PrivateAttr(default_factory=RLock)
@@ -87,7 +89,8 @@ class BufferedChatStore(BaseChatStore):
         data["class_name"] = self.class_name()
         if self.url == "memory:":
             data["conversations"] = {
-                key: [each.model_dump(mode="json") for each in self.get_messages(key)] for key in self.get_keys()
+                key: [each.model_dump(mode="json") for each in self.get_messages(key)]
+                for key in self.get_keys()
             }
         return data
 
@@ -143,9 +146,9 @@ class BufferedChatStore(BaseChatStore):
     def get_keys(self) -> list[str]:
         """All keys, those of conversations without messages included."""
         start = f"{self.namespace}/"
-        found = [record.id for record in self.store.sessions()] + [
-            value[: -len(_REST)] for value in self.store.keys() if value.endswith(_REST)
-        ]
+        rewritten = self.store.keys()
+        found = [record.id for record in self.store.sessions()]
+        found += [value[: -len(_REST)] for value in rewritten if value.endswith(_REST)]
         return list(dict.fromkeys(each[len(start) :] for each in found if each.startswith(start)))
 
     # How they lie in the store
@@ -233,7 +236,7 @@ def _message(item: ChatMessage) -> Message:
     if role in _PLAIN and not item.additional_kwargs and len(item.blocks) == 1:
         block = item.blocks[0]
         if type(item) is ChatMessage and type(block) is TextBlock and block.text:
-            return Message(role, block.text)  # type: ignore[arg-type]  # one of _PLAIN
+            return Message(role, block.text)
     try:
         return Message("user", json.dumps(item.model_dump(mode="json"), ensure_ascii=False), _OURS)
     except (TypeError, ValueError) as error:

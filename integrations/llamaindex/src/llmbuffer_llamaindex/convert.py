@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from llama_index.core.llms import ChatMessage, ImageBlock, MessageRole, TextBlock
 from llama_index.core.base.llms.types import ThinkingBlock, ToolCallBlock
+from llama_index.core.llms import ChatMessage, ImageBlock, MessageRole, TextBlock
 
 from llmbuffer.errors import LossyError, MessageError
 from llmbuffer.messages import Message
@@ -103,9 +103,13 @@ class LlamaHost:
                 made = ChatMessage(role=MessageRole(message.role), blocks=blocks)
             same = self.to_message(made) == message
         except (TypeError, ValueError) as error:  # pydantic's own included
-            raise LossyError(f"a {message.role} message has no place in LlamaIndex: {type(error).__name__}") from None
+            raise LossyError(
+                f"a {message.role} message has no place in LlamaIndex: {type(error).__name__}"
+            ) from None
         if not same:
-            raise LossyError(f"the {message.role} message does not come back equal from LlamaIndex's ChatMessage")
+            raise LossyError(
+                f"the {message.role} message does not come back equal from LlamaIndex's ChatMessage"
+            )
         return made
 
     def copied(self, item: Any, /) -> Any:

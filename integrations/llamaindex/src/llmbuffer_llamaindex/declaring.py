@@ -17,7 +17,11 @@ def declared(workflow: Any, llm: Any) -> Iterator[tuple[str, str, list[Any]]]:
         if not isinstance(agent, FunctionAgent):
             continue
         parallel = agent.allow_parallel_tool_calls
-        sent = llm._prepare_chat_with_tools(tools, chat_history=[], allow_parallel_tool_calls=parallel) if tools else {}
+        sent = (
+            llm._prepare_chat_with_tools(tools, chat_history=[], allow_parallel_tool_calls=parallel)
+            if tools
+            else {}
+        )
         yield agent.name, agent.system_prompt or "", list(sent.get("tools") or ())
 
 

@@ -16,9 +16,13 @@ def check() -> None:
     try:
         found = version("llama-index-core")
     except PackageNotFoundError:
-        raise ImportError(f"llmbuffer_llamaindex needs llama-index-core, which is not here: {_INSTALL}") from None
+        raise ImportError(
+            f"llmbuffer_llamaindex needs llama-index-core, which is not here: {_INSTALL}"
+        ) from None
     if _numbers(found) < OLDEST:
-        raise ImportError(f"llmbuffer_llamaindex needs llama-index-core 0.14 or newer, found {found}: {_INSTALL}")
+        raise ImportError(
+            f"llmbuffer_llamaindex needs llama-index-core 0.14 or newer, found {found}: {_INSTALL}"
+        )
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -71,8 +71,7 @@ class Members:
         if exact is not None or not alike:
             return exact
         # Tools may be retrieved anew for each call, or left out of one; agents of a workflow differ in all of theirs.
-        shared = next((each for each in alike if not tools or not each.tools or tools & each.tools), None)
-        return shared
+        return next((each for each in alike if not tools or not each.tools or tools & each.tools), None)
 
     def _like(self, system: str, tools: frozenset[Any]) -> _Known | None:
         sentences = _sentences(system)

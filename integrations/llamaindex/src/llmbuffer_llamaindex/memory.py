@@ -53,7 +53,9 @@ class BufferedMemory(BaseChatStoreMemory):
     ['Hello']
     """
 
-    token_limit: int = Field(default=_LIMIT, description="Tokens that messages may have before they are compacted.")
+    token_limit: int = Field(
+        default=_LIMIT, description="Tokens that messages may have before they are compacted."
+    )
     target: float = Field(default=0.5, description="Share of the limit that a compaction goes down to.")
     llm: SerializeAsAny[LLM] | None = Field(default=None, exclude=True, description="Makes summaries.")
     summarize_prompt: str = Field(default=_SUMMARIZE, description="What the LLM is asked for.")
@@ -77,7 +79,7 @@ class BufferedMemory(BaseChatStoreMemory):
         return values
 
     @classmethod
-    def from_defaults(  # type: ignore[override]  # as the framework's own memories do, with fields of their own
+    def from_defaults(
         cls,
         chat_history: Sequence[ChatMessage] | None = None,
         llm: LLM | None = None,
@@ -110,11 +112,21 @@ class BufferedMemory(BaseChatStoreMemory):
 
     # What is sent
 
-    def get(self, input: str | None = None, initial_token_count: int = 0, **kwargs: Any) -> list[ChatMessage]:
+    def get(
+        self,
+        input: str | None = None,  # noqa: A002 - the framework names it so
+        initial_token_count: int = 0,
+        **kwargs: Any,
+    ) -> list[ChatMessage]:
         """The messages that are sent, oldest first; ``initial_token_count`` tokens stand in front of them."""
         return self._with_blocks(self._sent(initial_token_count), self._told(input, kwargs))
 
-    async def aget(self, input: str | None = None, initial_token_count: int = 0, **kwargs: Any) -> list[ChatMessage]:
+    async def aget(
+        self,
+        input: str | None = None,  # noqa: A002 - as above
+        initial_token_count: int = 0,
+        **kwargs: Any,
+    ) -> list[ChatMessage]:
         """See ``get``."""
         sent = await asyncio.to_thread(self._sent, initial_token_count)
         return self._with_blocks(sent, await self._atold(sent, input, kwargs))
@@ -260,19 +272,19 @@ class BufferedMemory(BaseChatStoreMemory):
 
     # Memory blocks
 
-    def _told(self, input: str | None, kwargs: dict[str, Any]) -> str:
+    def _told(self, asked: str | None, kwargs: dict[str, Any]) -> str:
         if not self.memory_blocks:
             return ""
-        return str(asyncio_run(self._atold(self._view(self.get_all()), input, kwargs)))
+        return str(asyncio_run(self._atold(self._view(self.get_all()), asked, kwargs)))
 
-    async def _atold(self, messages: Sequence[ChatMessage], input: str | None, kwargs: dict[str, Any]) -> str:
+    async def _atold(self, messages: Sequence[ChatMessage], asked: str | None, kwargs: dict[str, Any]) -> str:
         """What the blocks say in this turn; asked when it begins."""
         if not self.memory_blocks:
             return ""
         last = max((i for i, each in enumerate(messages) if role_of(each) == "user"), default=-1)
         turn = self._digest(messages[: last + 1])
         if self._blocks is None or self._blocks[0] != turn:
-            given = [*messages, *([ChatMessage(input, role="user")] if isinstance(input, str) else [])]
+            given = [*messages, *([ChatMessage(asked, role="user")] if isinstance(asked, str) else [])]
             texts = []
             for block in sorted(self.memory_blocks, key=lambda each: -each.priority):
                 said = _said(await block.aget(given, session_id=self.chat_store_key, **kwargs))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.llms import LLM
@@ -99,7 +99,9 @@ class BufferedLLM:
         if cls is not BufferedLLM:  # made by its fields, as a copy or a loader does
             return super().__new__(cls)
         if not isinstance(llm, LLM):
-            raise MessageError(f"a {type(llm).__name__} is no LLM of llama_index: give BufferedLLM(OpenAI(…)), say")
+            raise MessageError(
+                f"a {type(llm).__name__} is no LLM of llama_index: give BufferedLLM(OpenAI(…)), say"
+            )
         if isinstance(llm, BufferedLLM):
             raise MessageError(f"this {type(llm).__name__} is buffered already: use it, or llm.bound(…)")
         if fields:
@@ -118,7 +120,7 @@ class BufferedLLM:
         )
         channel = Channel(seam, host, retell=retell)
         state = State(channel, Binding(conversation, member), stream_usage=stream_usage)
-        return _made(llm, _buffered(type(llm)), state)
+        return _made(llm, _buffered(cast(Hashable, type(llm))), state)
 
     def __init__(self, *arguments: Any, **fields: Any) -> None:
         if getattr(self, _STATE, None) is None:
@@ -171,7 +173,9 @@ class BufferedLLM:
 def _state(llm: Any) -> State:
     state = getattr(llm, _STATE, None)
     if not isinstance(state, State):
-        raise MessageError(f"this {type(llm).__name__} was made from its fields alone: make it with BufferedLLM(llm)")
+        raise MessageError(
+            f"this {type(llm).__name__} was made from its fields alone: make it with BufferedLLM(llm)"
+        )
     return state
 
 
@@ -185,7 +189,7 @@ def _made(llm: Any, kind: type, state: State) -> Any:
 
 
 @cache
-def _buffered(kind: type) -> type:
+def _buffered(kind: Any) -> type:
     """The subclass of an LLM's class. Its calls are made where prompts of both kinds, chat and completion, pass by."""
     body: dict[str, Any] = {
         "__module__": kind.__module__,
@@ -204,5 +208,3 @@ def _with_templates(policy: Policy) -> Policy:
     import msgspec
 
     return msgspec.structs.replace(policy, declared=(*policy.declared, *SYSTEM_TEMPLATES))
-
-

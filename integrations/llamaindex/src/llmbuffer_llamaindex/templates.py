@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from llama_index.core.llms import ChatMessage, TextBlock
+from llama_index.core.llms import TextBlock
 
 __all__ = ["SYSTEM_TEMPLATES", "Told", "told_in"]
 
@@ -37,15 +37,15 @@ class Told(NamedTuple):
 
 
 def told_in(messages: list[Any]) -> Told:
-    """Take memory blocks out of messages, and put the state of a workflow behind what the user said; others stay as they are.
+    r"""Take memory blocks out of messages, and put the state of a workflow behind what the user said; others stay as they are.
 
     ``Memory`` puts its blocks into a system message in front of the history, or into the newest message of the user's; what an
     older one holds is no longer told. A state stays in its message: some memories keep it there, others drop it at once.
 
-    >>> message = ChatMessage("Current state:\\n{'n': 1}\\n\\nCurrent message:\\nGo on.\\n")
+    >>> message = ChatMessage("Current state:\n{'n': 1}\n\nCurrent message:\nGo on.\n")
     >>> told_in([message]).messages[0].content
-    "Go on.\\n\\n\\nCurrent state:\\n{'n': 1}"
-    >>> blocks = [TextBlock(text="<memory>\\n<facts>\\nn is 1\\n</facts>\\n</memory>"), TextBlock(text="Hello")]
+    "Go on.\n\n\nCurrent state:\n{'n': 1}"
+    >>> blocks = [TextBlock(text="<memory>\n<facts>\nn is 1\n</facts>\n</memory>"), TextBlock(text="Hello")]
     >>> told_in([ChatMessage(blocks=blocks)]).dynamic
     {'memory: facts': 'n is 1'}
     """

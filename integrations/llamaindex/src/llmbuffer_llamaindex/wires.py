@@ -7,12 +7,12 @@ marked, and handed over there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cache
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
-from llama_index.core.llms import ChatMessage, MessageRole, TextBlock
 from llama_index.core.base.llms.types import CachePoint
+from llama_index.core.llms import ChatMessage, MessageRole, TextBlock
 
 from llmbuffer.reconcile import Plan, Tail
 from llmbuffer.rules import Dialect
@@ -44,7 +44,7 @@ class Wire(Protocol):
 
 def wire_of(llm: Any, *, stream_usage: bool = True) -> Wire:
     """The wire of an LLM, by the classes that it is made from."""
-    kind = _kind_of(type(llm))
+    kind = _kind_of(cast(Hashable, type(llm)))
     if kind == "anthropic":
         return AnthropicWire(llm)
     if kind == "plain":
@@ -53,7 +53,7 @@ def wire_of(llm: Any, *, stream_usage: bool = True) -> Wire:
 
 
 @cache
-def _kind_of(kind: type) -> Literal["openai", "openai-like", "anthropic", "plain"]:
+def _kind_of(kind: Any) -> Literal["openai", "openai-like", "anthropic", "plain"]:
     names = {f"{each.__module__}.{each.__qualname__}" for each in kind.__mro__}
     if "llama_index.llms.openai.base.OpenAI" in names:
         return "openai-like" if "llama_index.llms.openai_like.base.OpenAILike" in names else "openai"
@@ -183,7 +183,9 @@ class AnthropicWire(PlainWire):
         for index, item in enumerate(messages):
             mine = [mark for mark in marks if mark.section == "messages" and mark.index == index]
             if item.role == MessageRole.SYSTEM:
-                texts = [block.text for block in item.blocks if isinstance(block, TextBlock) and block.text.strip()]
+                texts = [
+                    block.text for block in item.blocks if isinstance(block, TextBlock) and block.text.strip()
+                ]
                 parts = [{"type": "text", "text": text} for text in texts]
                 into = system
             else:

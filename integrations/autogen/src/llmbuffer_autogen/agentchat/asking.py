@@ -126,7 +126,7 @@ def chosen_tools(plan: Plan, asked: Asked, *, reaches_body: bool) -> tuple[Any, 
     if isinstance(choice, Mapping) and not reaches_body:
         allowed = [each["function"]["name"] for each in choice["allowed_tools"]["tools"]]
         return "auto", f"For this reply, only these tools may be used: {', '.join(allowed)}."
-    if asked.tool_choice == "none" and not asked.tools:
+    if asked.tool_choice == "none" and not asked.tools and plan.tools:
         return "auto", ""  # the tail says so: a changed choice would lose the cache
     return asked.tool_choice, ""
 

@@ -94,8 +94,8 @@ def _wire(client: Any, seam: Seam) -> Wire:
     if found is None or type(client).__name__ in _UNTOUCHED:
         return Wire()
     if found[1] == "anthropic":
-        return Wire(parts=True, tail_parts=True, marks="texts")
-    return Wire(rules.has_marks, True, "parts" if rules.has_marks else None, accepted(found[0]))
+        return Wire(parts=True, marks="texts")
+    return Wire(rules.has_marks, "parts" if rules.has_marks else None, accepted(found[0]))
 
 
 def _breakpoints(call: Call) -> Callable[[dict[str, Any]], dict[str, Any]]:

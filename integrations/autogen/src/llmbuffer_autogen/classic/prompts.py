@@ -19,13 +19,13 @@ _OURS = frozenset({"messages", "tools", "functions", "model", "stream", "stream_
 class Wire(NamedTuple):
     """How the client of a model takes what the plan adds.
 
-    ``parts``: texts as lists of parts, so that a breakpoint never turns a string into a list. ``tail_parts``: the tail as
-    further parts of a message. ``marks``: on content parts (``parts``), as text that becomes a breakpoint when the SDK is called (``texts``), or not at all. ``fields``: the fields
-    that go into the request as such; others go into ``extra_body``; ``None`` where the client takes none.
+    ``parts``: texts as lists of parts, so that a breakpoint never turns a string into a list; else the tail goes into the
+    string, which begins with what it was. ``marks``: on content parts (``parts``), as text that becomes a breakpoint when
+    the SDK is called (``texts``), or not at all. ``fields``: the fields that go into the request as such; others go into
+    ``extra_body``; ``None`` where the client takes none.
     """
 
     parts: bool = False
-    tail_parts: bool = False
     marks: str | None = None
     fields: frozenset[str] | None = None
 
@@ -102,7 +102,9 @@ class Prompt:
                 where = tail.index + offset
                 items[where] = _with_more(items[where], parts, wire)
         if self.closing is not None:
-            items.append(self.closing)
+            # Anthropic's client moves every system message to the top, where others read no prefix of theirs behind it.
+            moved = plan.shared and wire.marks == "texts"
+            items.append({**self.closing, "role": "user"} if moved else self.closing)
 
     def _closes(self, text: str) -> bool:
         """Whether a piece of the tail is the closing message, which goes out as the host's own object."""
@@ -139,7 +141,7 @@ def _with_more(item: Item, parts: list[Item], wire: Wire) -> Item:
     content = item.get("content")
     if isinstance(content, list):
         return {**item, "content": [*content, *parts]}
-    if wire.tail_parts or not isinstance(content, str):
+    if wire.parts or not isinstance(content, str):
         own = [{"type": "text", "text": content}] if content else []
         return {**item, "content": [*own, *parts]}
     return {**item, "content": tail_text([content, *(part["text"] for part in parts)])}
