@@ -7,9 +7,8 @@ and share of the input read from the cache; simulated.
 
 `captured`: the recorded scenarios done again by CrewAI, with the same agents, tasks and answers: the share of the characters of
 all requests that an earlier request began with, and the other characters. `buffered` is the layout `union` (their prompts are
-too short for any provider's cache, so there is nothing to choose by), `oracle` the run with the fewest other characters. `novel`
-are those of tools, system texts and messages that no earlier request held at all. Measured on the bodies. The recorded
-bodies stand beside, where `../shared/captures` is there.
+too short for any provider's cache, so there is nothing to choose by), `oracle` the run with the fewest other characters.
+Measured on the bodies. The recorded bodies stand beside, where `../shared/captures` is there.
 
 `fork`: `fork_crew` with 8 inputs; simulated.
 """
@@ -374,7 +373,7 @@ def _played(play: Any, script: dict[str, Any], layout: str) -> dict[str, Any]:
         else:
             play(AgentFactory(Session(StableContext("gpt-4o", STORY)), llm=llm, layout=layout))
         bodies = [dict(each.body or {}) for each in server.requests]
-    return {**figures(bodies), "novel": novel(bodies)}
+    return figures(bodies)
 
 
 def _recorded() -> dict[str, list[dict[str, Any]]]:
@@ -397,8 +396,7 @@ def figures(bodies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     texts = ["".join(prompt(body)) for body in bodies]
     total = sum(map(len, texts))
     reused = sum(
-        max((_common(text, other) for other in texts[:place]), default=0)
-        for place, text in enumerate(texts)
+        max((_common(text, other) for other in texts[:place]), default=0) for place, text in enumerate(texts)
     )
     return {
         "requests": len(texts),
@@ -412,17 +410,6 @@ def _common(one: str, other: str) -> int:
     """How many characters two texts begin with alike."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((place for place, (left, right) in pairs if left != right), min(len(one), len(other)))
-
-
-def novel(bodies: Sequence[Mapping[str, Any]]) -> int:
-    """The characters of tools, system texts and messages that no earlier request held."""
-    seen: set[str] = set()
-    total = 0
-    for body in bodies:
-        for piece in prompt(body):
-            total += 0 if piece in seen else len(piece)
-            seen.add(piece)
-    return total
 
 
 # Forks
@@ -502,14 +489,14 @@ def _show_cells(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _show_captured(rows: Sequence[Mapping[str, Any]]) -> None:
     print("\ncharacters that an earlier request began with, and those that none did; measured on the bodies")
-    print("| scenario | recorded | default | own | buffered | oracle | new in the buffered run |")
-    print("|---|---|---|---|---|---|---|")
+    print("| scenario | recorded | default | own | buffered | oracle |")
+    print("|---|---|---|---|---|---|")
     for row in rows:
         runs = (row[each] for each in ("recorded", "default", "own", "buffered", "oracle"))
         shown = " | ".join(
             "-" if run is None else f"{run['reused']:.1%}, {run['uncached']:,}" for run in runs
         )
-        print(f"| {row['scenario']} | {shown} | {row['buffered']['novel']:,} |")
+        print(f"| {row['scenario']} | {shown} |")
 
 
 def _show_forks(rows: Sequence[Mapping[str, Any]]) -> None:

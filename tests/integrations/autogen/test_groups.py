@@ -309,14 +309,14 @@ def test_a_group_that_never_ran_needs_a_manager_to_fork() -> None:
 @pytest.mark.parametrize("mode", ["observe", "buffer"])
 def test_hand_offs_go_the_same_way(mode: str) -> None:
     from autogen.agentchat import initiate_group_chat
-    from autogen.agentchat.group import AgentTarget, RevertToUserTarget
+    from autogen.agentchat.group import AgentTarget, TerminateTarget
     from autogen.agentchat.group.patterns import DefaultPattern
 
     def handed(mode: str | None) -> tuple[list[Any], list[Any], Usage, Usage]:
         with ProviderServer(replies=[SAYS.format(n) for n in range(9)], keep_bodies=True) as server:
             clerk, driver = assistant(server, mode, "clerk"), assistant(server, mode, "driver")
             clerk.handoffs.set_after_work(AgentTarget(driver))
-            driver.handoffs.set_after_work(RevertToUserTarget())
+            driver.handoffs.set_after_work(TerminateTarget())
             pattern = DefaultPattern(initial_agent=clerk, agents=[clerk, driver])
             result, _, _ = initiate_group_chat(pattern=pattern, messages="Where is parcel 7?", max_rounds=6)
             used = Usage() if mode is None else clerk.usage + driver.usage
