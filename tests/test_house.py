@@ -360,7 +360,7 @@ def test_the_patterns_find_what_they_forbid() -> None:
 def test_constraints_hold_versions_and_hashes_and_no_address() -> None:
     files = sorted((ROOT / "constraints").glob("*.txt"))
     assert [path.name for path in files] == [
-        *("build.txt", "frameworks.txt", "lint.txt", "models.txt", "test.txt")
+        *("build.txt", "docs.txt", "frameworks.txt", "lint.txt", "models.txt", "test.txt")
     ]
     allowed = re.compile(
         r"#.*|[a-z0-9-]+==[\w.!+]+(?: ; [^/@\\]+)? \\|    --hash=sha256:[0-9a-f]{64}(?: \\)?"

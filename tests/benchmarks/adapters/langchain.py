@@ -133,7 +133,9 @@ def _captures() -> tuple[list[str], list[Any]]:
         mode = "team" if scenario.team else "buffer"
         buffered = bodies_of(name, Ways(mode, scenario.policy, marks=scenario.marks))
         chat = all("messages" in body for body in alone)
-        shares = [reusable([text_of(*split(body)) for body in each]) if chat else None for each in (alone, buffered)]
+        shares = [
+            reusable([text_of(*split(body)) for body in each]) if chat else None for each in (alone, buffered)
+        ]
         changed = sum(prompt_of(one) != prompt_of(other) for one, other in zip(alone, observed, strict=True))
         found.append(
             {
@@ -171,12 +173,19 @@ def _team() -> tuple[list[str], list[Any]]:
         for mode in (None, "observe", "buffer", "team"):
             scene = Scene("group", lambda built, ways: group(built, ways, 2), lambda: said_in_group(2))
             ran = run(scene, wire, model, Ways(mode))
-            found.append({"model": model, "mode": mode or "default", "hit": ran.read / ran.input, "kept": ran.kept})
+            found.append(
+                {"model": model, "mode": mode or "default", "hit": ran.read / ran.input, "kept": ran.kept}
+            )
     alone = found[0].pop("kept")
-    lines = ["LangGraph, 3 agents, 2 rounds, shared messages (simulated).", f"{'model':18} {'mode':8} {'hit':>7}  same answers"]
+    lines = [
+        "LangGraph, 3 agents, 2 rounds, shared messages (simulated).",
+        f"{'model':18} {'mode':8} {'hit':>7}  same answers",
+    ]
     for row in found:
         row["same_answers"] = row.pop("kept", alone) == alone
-        lines.append(f"{row['model']:18} {row['mode']:8} {row['hit']:7.1%}  {'yes' if row['same_answers'] else 'NO'}")
+        lines.append(
+            f"{row['model']:18} {row['mode']:8} {row['hit']:7.1%}  {'yes' if row['same_answers'] else 'NO'}"
+        )
     return lines, found
 
 
@@ -200,7 +209,11 @@ def _forks() -> tuple[list[str], list[Any]]:
 
 def _tasks(forks: list[Any]) -> list[Any]:
     with ThreadPoolExecutor(FORKS) as pool:
-        return list(pool.map(lambda each: each[1].invoke({"messages": [("user", f"Task {each[0]}.")]}), enumerate(forks)))
+        return list(
+            pool.map(
+                lambda each: each[1].invoke({"messages": [("user", f"Task {each[0]}.")]}), enumerate(forks)
+            )
+        )
 
 
 def _forked(wire: str, model: str) -> dict[str, Any]:
@@ -208,12 +221,20 @@ def _forked(wire: str, model: str) -> dict[str, Any]:
     with ProviderServer() as server:
         built = model_at(server.anthropic_url if wire == "anthropic" else server.openai_url, wire, model)
         agent = create_agent(
-            built, [], system_prompt=handbook(30), middleware=[BufferedMiddleware()], checkpointer=InMemorySaver()
+            built,
+            [],
+            system_prompt=handbook(30),
+            middleware=[BufferedMiddleware()],
+            checkpointer=InMemorySaver(),
         )
-        agent.invoke({"messages": [("user", "Where is parcel 7?")]}, {"configurable": {"thread_id": "parent"}})
+        agent.invoke(
+            {"messages": [("user", "Where is parcel 7?")]}, {"configurable": {"thread_id": "parent"}}
+        )
         _tasks(fork_runnable(agent, FORKS, conversation="parent"))
         usages = [request.usage for request in server.requests]
-    return _row(f"{model}, off a thread of {usages[0].input_tokens:,} tokens (simulated)", usages[:1], usages[1:])
+    return _row(
+        f"{model}, off a thread of {usages[0].input_tokens:,} tokens (simulated)", usages[:1], usages[1:]
+    )
 
 
 def _forked_cold(wire: str, model: str) -> dict[str, Any]:
@@ -224,7 +245,11 @@ def _forked_cold(wire: str, model: str) -> dict[str, Any]:
         _tasks(fork_runnable(agent, FORKS))
         usages = [request.usage for request in server.requests]
     cold = [usage for usage in usages if not usage.cache_read_tokens]
-    return _row(f"{model}, cold, {usages[0].input_tokens:,} tokens (simulated)", cold, [u for u in usages if u not in cold])
+    return _row(
+        f"{model}, cold, {usages[0].input_tokens:,} tokens (simulated)",
+        cold,
+        [u for u in usages if u not in cold],
+    )
 
 
 def _forked_engine() -> dict[str, Any]:
@@ -232,9 +257,10 @@ def _forked_engine() -> dict[str, Any]:
     from llmbuffer.engine import EngineServer, write_tiny_model
 
     usages: list[Usage] = []
-    with tempfile.TemporaryDirectory() as folder, EngineServer(
-        write_tiny_model(Path(folder) / "tiny.gguf"), slots=1, context=16_384
-    ) as server:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        EngineServer(write_tiny_model(Path(folder) / "tiny.gguf"), slots=1, context=16_384) as server,
+    ):
         built = model_at(f"{server.url}/v1", "openai", "tiny", max_tokens=1, temperature=0)
         buffered = BufferedChatModel(
             built, dialect="llamacpp", on_observe=lambda seen: usages.append(seen.usage or Usage())
@@ -301,7 +327,9 @@ def _overhead(messages: int = 1_000, calls: int = 15) -> tuple[list[str], list[A
     import httpx
 
     found = []
-    with httpx.Client(transport=httpx.MockTransport(lambda request: httpx.Response(200, json=TOLD))) as client:
+    with httpx.Client(
+        transport=httpx.MockTransport(lambda request: httpx.Response(200, json=TOLD))
+    ) as client:
         for sdk in (True, False):
             alone = model_at("http://127.0.0.1:9/v1", "openai", "gpt-5.5", http_client=client)
             if not sdk:
@@ -318,7 +346,16 @@ def _overhead(messages: int = 1_000, calls: int = 15) -> tuple[list[str], list[A
                     spent[place] += time.perf_counter() - start
             new = (_converted(buffered) - before) / calls
             overhead = spent[1] / spent[0] - 1
-            found.append({"messages": messages, "calls": calls, "sdk": sdk, "overhead": overhead, "conversions": new, "new": 2})
+            found.append(
+                {
+                    "messages": messages,
+                    "calls": calls,
+                    "sdk": sdk,
+                    "overhead": overhead,
+                    "conversions": new,
+                    "new": 2,
+                }
+            )
     lines = [
         f"Overhead of a call in a conversation of {messages:,} messages, to the time of the same call without llmbuffer and "
         "without network (measured).",
@@ -350,7 +387,10 @@ def _converted(model: Any) -> int:
 def _long(count: int) -> list[Any]:
     said: list[Any] = [SystemMessage(handbook(4))]
     for number in range(count // 2):
-        said += [HumanMessage(f"{number}: {passage(number)[:120]}"), AIMessage(f"Answer {number}. {passage(number)[:200]}")]
+        said += [
+            HumanMessage(f"{number}: {passage(number)[:120]}"),
+            AIMessage(f"Answer {number}. {passage(number)[:200]}"),
+        ]
     return said
 
 

@@ -111,6 +111,17 @@ def test_a_task_only_grows(model: str) -> None:
     assert_prefix_stable(found[5:10])
 
 
+@pytest.mark.parametrize("model", [ANTHROPIC, MARKED])
+def test_each_request_of_a_long_task_reads_all_of_the_one_before_it(model: str) -> None:
+    with kitchen(model, Script(5)) as (server, llm):
+        made = AgentFactory(shared(model), llm=llm)
+        buffered_crew(made).kickoff(inputs=INPUTS)
+        used = [each.usage for each in server.requests[:6]]
+        found = bodies(server)[:6]
+    assert [each.cache_read_tokens for each in used[1:]] == [each.input_tokens for each in used[:-1]]
+    assert all(marks(body) <= 4 for body in found)
+
+
 def test_inputs_move_nothing_in_front_of_them() -> None:
     with kitchen(MARKED, lambda asked: Reply("A walk.")) as (server, llm):
         made = AgentFactory(shared(MARKED), llm=llm)

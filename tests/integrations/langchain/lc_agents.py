@@ -32,7 +32,9 @@ def model_at(url: str, wire: str, model: str, **options: Any) -> Any:
     if wire == "anthropic":
         return ChatAnthropic(model_name=model, api_key=KEY, base_url=url, max_retries=0, **options)
     responses = wire == "openai-responses"
-    return ChatOpenAI(model=model, api_key=KEY, base_url=url, max_retries=0, use_responses_api=responses, **options)
+    return ChatOpenAI(
+        model=model, api_key=KEY, base_url=url, max_retries=0, use_responses_api=responses, **options
+    )
 
 
 class Offering(AgentMiddleware):  # type: ignore[misc]  # the framework's base class
@@ -133,7 +135,8 @@ class LangGraphGroup(Group):
         model = model_at(url, setup.wire, setup.model)
         team = setup.mode == "team"
         prompts = {
-            name: f"{setup.instructions()}\n\n{persona(text) if team else text}" for name, text in personas.items()
+            name: f"{setup.instructions()}\n\n{persona(text) if team else text}"
+            for name, text in personas.items()
         }
         if setup.mode is not None:
             model = BufferedChatModel(

@@ -57,7 +57,11 @@ def _users(scenario: str) -> list[str]:
     texts: list[str] = []
     for body in recording()[scenario]:
         messages = body.get("messages") or body["input"]
-        texts += [each["content"] for each in messages if each.get("role") == "user" and each["content"] not in texts]
+        texts += [
+            each["content"]
+            for each in messages
+            if each.get("role") == "user" and each["content"] not in texts
+        ]
     return texts
 
 
@@ -82,7 +86,9 @@ def _thread(name: str = "one") -> Any:
     return {"configurable": {"thread_id": name, "session_id": name}}
 
 
-def _agent(model: Any, ways: Ways, *middleware: Any, inner: Sequence[Any] = (), tools: Any = None, **options: Any) -> Any:
+def _agent(
+    model: Any, ways: Ways, *middleware: Any, inner: Sequence[Any] = (), tools: Any = None, **options: Any
+) -> Any:
     return create_agent(
         model,
         [lookup_order, refund] if tools is None else tools,
@@ -162,12 +168,17 @@ def async_stream_agent(model: Any, ways: Ways) -> None:
 def _with_history(model: Any, ways: Ways, text: str, values: Callable[[int], dict[str, str]]) -> None:
     from langchain_core.runnables.history import RunnableWithMessageHistory
 
-    prompt = ChatPromptTemplate.from_messages([("system", text), MessagesPlaceholder("history"), ("human", "{input}")])
+    prompt = ChatPromptTemplate.from_messages(
+        [("system", text), MessagesPlaceholder("history"), ("human", "{input}")]
+    )
     history = Kept()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         chain = RunnableWithMessageHistory(
-            prompt | ways.model(model), lambda session_id: history, input_messages_key="input", history_messages_key="history"
+            prompt | ways.model(model),
+            lambda session_id: history,
+            input_messages_key="input",
+            history_messages_key="history",
         )
     for number, said in enumerate(_users("rwmh_stable_system")):
         chain.invoke({"input": said, **values(number)}, _thread())
@@ -219,7 +230,9 @@ def langgraph_3_agents_shared_messages(model: Any, ways: Ways) -> None:
 def checkpoint_fork(model: Any, ways: Ways) -> None:
     agent = _agent(model, ways, tools=[lookup_order], system_prompt=system())
     _say(agent, ["q0", "q1", "q2"])
-    earlier = [state for state in agent.get_state_history(_thread()) if len(state.values.get("messages", ())) == 4]
+    earlier = [
+        state for state in agent.get_state_history(_thread()) if len(state.values.get("messages", ())) == 4
+    ]
     agent.invoke({"messages": [("user", "forked q")]}, earlier[0].config)
 
 

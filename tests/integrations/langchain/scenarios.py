@@ -8,7 +8,12 @@ from typing import Any, NamedTuple
 
 import pydantic
 from langchain.agents import create_agent
-from langchain.agents.middleware import ClearToolUsesEdit, ContextEditingMiddleware, before_model, dynamic_prompt
+from langchain.agents.middleware import (
+    ClearToolUsesEdit,
+    ContextEditingMiddleware,
+    before_model,
+    dynamic_prompt,
+)
 from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import BaseMessage, RemoveMessage
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
@@ -66,7 +71,9 @@ class Scene(NamedTuple):
     marks: bool = False
 
 
-def _talk(agent: Any, turns: Sequence[Any], before: Callable[[int], object] = lambda turn: None) -> list[BaseMessage]:
+def _talk(
+    agent: Any, turns: Sequence[Any], before: Callable[[int], object] = lambda turn: None
+) -> list[BaseMessage]:
     for number, turn in enumerate(turns):
         before(number)
         agent.invoke({"messages": [("user", turn.user)]}, THREAD)
@@ -86,7 +93,9 @@ def parallel_tools(model: Any, ways: Ways) -> Sequence[BaseMessage]:
     return _talk(agent, SCRIPT.turns)
 
 
-def _dynamic(model: Any, ways: Ways, text: Callable[[], str], before: Callable[[int], object]) -> Sequence[BaseMessage]:
+def _dynamic(
+    model: Any, ways: Ways, text: Callable[[], str], before: Callable[[int], object]
+) -> Sequence[BaseMessage]:
     agent = create_agent(
         model,
         list(SCRIPT.tools.values()),
@@ -137,12 +146,17 @@ def message_history(model: Any, ways: Ways) -> Sequence[BaseMessage]:
 
     changing = "The time is {now}.\nNotes:\n{context}"
     system = f"{ways.now('context', changing)}\n\n{TALK.system}"
-    prompt = ChatPromptTemplate.from_messages([("system", system), MessagesPlaceholder("history"), ("human", "{input}")])
+    prompt = ChatPromptTemplate.from_messages(
+        [("system", system), MessagesPlaceholder("history"), ("human", "{input}")]
+    )
     history = Kept()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         chain = RunnableWithMessageHistory(
-            prompt | ways.model(model), lambda session_id: history, input_messages_key="input", history_messages_key="history"
+            prompt | ways.model(model),
+            lambda session_id: history,
+            input_messages_key="input",
+            history_messages_key="history",
         )
     for number, turn in enumerate(TALK.turns):
         chain.invoke({"input": turn.user, "now": clock(number), "context": passage(number)}, THREAD)
@@ -152,7 +166,9 @@ def message_history(model: Any, ways: Ways) -> Sequence[BaseMessage]:
 def retrieval(model: Any, ways: Ways) -> Sequence[BaseMessage]:
     """A retrieval chain in LCEL: what was found stands in the system message, the history is handed over."""
     system = f"{TALK.system}\n\nAnswer from these notes:\n{ways.now('notes', '{notes}')}"
-    prompt = ChatPromptTemplate.from_messages([("system", system), MessagesPlaceholder("history"), ("human", "{input}")])
+    prompt = ChatPromptTemplate.from_messages(
+        [("system", system), MessagesPlaceholder("history"), ("human", "{input}")]
+    )
     chain = prompt | ways.model(model)
     history: list[BaseMessage] = []
     for number, turn in enumerate(TALK.turns):

@@ -72,7 +72,9 @@ def test_cold_forks_wait_for_the_first_of_them(wire: str, model: str) -> None:
 
         async def run() -> None:
             forks = fork_runnable(agent, [f"worker-{number}" for number in range(COUNT)])
-            await asyncio.gather(*(fork.ainvoke(asked(f"Task {number}.")) for number, fork in enumerate(forks)))
+            await asyncio.gather(
+                *(fork.ainvoke(asked(f"Task {number}.")) for number, fork in enumerate(forks))
+            )
 
         asyncio.run(run())
         cold = [request for request in server.requests if not request.usage.cache_read_tokens]
@@ -126,7 +128,9 @@ def test_time_travel_shares_the_prefix() -> None:
         config: Any = {"configurable": {"thread_id": "one"}}
         for text in ("First?", "Second?", "Third?"):
             agent.invoke(asked(text), config)
-        earlier = [state for state in agent.get_state_history(config) if len(state.values.get("messages", ())) == 4]
+        earlier = [
+            state for state in agent.get_state_history(config) if len(state.values.get("messages", ())) == 4
+        ]
         agent.invoke(asked("Another third?"), earlier[0].config)
         assert server.requests[-1].usage.hit_ratio > 0.95
         assert ours.breaks == ()

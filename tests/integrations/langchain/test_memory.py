@@ -22,7 +22,12 @@ from llmbuffer.simulate import ProviderServer, Reply
 from llmbuffer.store import open_store
 from llmbuffer.testing import FakeClock
 from llmbuffer.testing.scripts import handbook
-from llmbuffer_langchain import BufferCallbackHandler, BufferedCache, BufferedChatMessageHistory, BufferedChatModel
+from llmbuffer_langchain import (
+    BufferCallbackHandler,
+    BufferedCache,
+    BufferedChatMessageHistory,
+    BufferedChatModel,
+)
 
 SAID: list[Any] = [
     SystemMessage("Be kind."),
@@ -74,7 +79,9 @@ def test_two_that_append_at_once_lose_nothing(url: str) -> None:
         for thread in threads:
             thread.join()
         texts = [message.text for message in BufferedChatMessageHistory("one", store).messages]
-    assert sorted(text for text in texts if text != "ok") == sorted(f"{name}{n}" for name in "ab" for n in range(5))
+    assert sorted(text for text in texts if text != "ok") == sorted(
+        f"{name}{n}" for name in "ab" for n in range(5)
+    )
     assert texts[1::2] == ["ok"] * 10, "what was appended together stays together"
 
 
@@ -92,7 +99,10 @@ def test_it_is_the_memory_of_a_chain(url: str) -> None:
         )
         for text in ("One?", "Two?", "Three?"):
             chain.invoke({"text": text}, {"configurable": {"session_id": "s"}})
-        assert [message.type for message in BufferedChatMessageHistory("s", store).messages] == ["human", "ai"] * 3
+        assert [message.type for message in BufferedChatMessageHistory("s", store).messages] == [
+            "human",
+            "ai",
+        ] * 3
         assert [request.outcome for request in server.requests] == ["cold", "hit", "hit"]
         assert list(model.seam.accounts) == [("s", None)]
         assert model.seam.breaks == ()
@@ -120,7 +130,12 @@ def test_replies_expire_and_what_cannot_be_read_is_not_there() -> None:
     assert cache.lookup("prompt", "settings") == [Generation(text="Hi")]
     clock.advance(61)
     assert cache.lookup("prompt", "settings") is None
-    for body in (b"no json", b"[1]", b'["no generation"]', b'[{"kind": "system", "text": "x", "info": null}]'):
+    for body in (
+        b"no json",
+        b"[1]",
+        b'["no generation"]',
+        b'[{"kind": "system", "text": "x", "info": null}]',
+    ):
         cache.store.put(key, body)
         assert cache.lookup("prompt", "settings") is None
 

@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import AgentMiddleware, ClearToolUsesEdit, ContextEditingMiddleware, dynamic_prompt
+from langchain.agents.middleware import (
+    AgentMiddleware,
+    ClearToolUsesEdit,
+    ContextEditingMiddleware,
+    dynamic_prompt,
+)
 from langchain_anthropic.middleware import AnthropicPromptCachingMiddleware
 from langgraph.checkpoint.memory import InMemorySaver
 from tests.integrations.langchain.lc_agents import model_at
@@ -34,7 +39,10 @@ def hold(number: str) -> str:
     raise AssertionError("a hidden tool was run")
 
 
-CALLS = [Reply(calls=(Call("look_up", '{"number": "7"}', f"call_{turn}"),)) if turn % 2 == 0 else "In Lyon." for turn in range(8)]
+CALLS = [
+    Reply(calls=(Call("look_up", '{"number": "7"}', f"call_{turn}"),)) if turn % 2 == 0 else "In Lyon."
+    for turn in range(8)
+]
 
 
 @pytest.fixture
@@ -73,7 +81,9 @@ def test_marks_of_anthropics_own_middleware_are_counted(server: ProviderServer, 
     talk(agent)
     for body in bodies(server):
         assert str(body).count("cache_control") <= 4
-        assert {body["cache_control"]["ttl"], body["tools"][-1]["cache_control"]["ttl"]} == {"5m"}, "theirs stay"
+        assert {body["cache_control"]["ttl"], body["tools"][-1]["cache_control"]["ttl"]} == {"5m"}, (
+            "theirs stay"
+        )
     assert [request.status for request in server.requests] == [200] * 6
     assert all(request.usage.hit_ratio > 0.8 for request in server.requests[1:])
 
@@ -126,7 +136,11 @@ def test_each_model_has_conversations_of_its_own(server: ProviderServer) -> None
     models = [model_at(server.openai_url, "openai", name) for name in ("gpt-5.5", "gpt-5.4")]
     ours = BufferedMiddleware()
     agent = create_agent(
-        models[0], [look_up], system_prompt=SYSTEM, middleware=[Choosing(models), ours], checkpointer=InMemorySaver()
+        models[0],
+        [look_up],
+        system_prompt=SYSTEM,
+        middleware=[Choosing(models), ours],
+        checkpointer=InMemorySaver(),
     )
     talk(agent)
     assert [seam.session.context.model for seam in ours.seams] == ["gpt-5.5", "gpt-5.4"]
@@ -158,7 +172,9 @@ def test_usage_is_told_by_thread_and_agent(server: ProviderServer) -> None:
     assert ours.account(member="ann").requests == 4
     assert ours.account(conversation="t1").requests == 4
     assert ours.usage == sum((request.usage for request in server.requests), Usage())
-    assert [entry.usage for entry in ours.ledger if entry.usage] == [request.usage for request in server.requests]
+    assert [entry.usage for entry in ours.ledger if entry.usage] == [
+        request.usage for request in server.requests
+    ]
     assert ours.forget("t2")
     assert not ours.forget("t2")
     assert ours.account(conversation="t2").requests == 2, "what was used stays counted"
@@ -193,7 +209,11 @@ def test_a_hidden_tool_is_answered_for_and_other_calls_go_on(wire: str, model: s
         built = model_at(url, wire, model, **({"streaming": True} if streaming else {}))
         ours = BufferedMiddleware()
         agent = create_agent(
-            built, [look_up, hold], system_prompt=SYSTEM, middleware=[Hiding(), ours], checkpointer=InMemorySaver()
+            built,
+            [look_up, hold],
+            system_prompt=SYSTEM,
+            middleware=[Hiding(), ours],
+            checkpointer=InMemorySaver(),
         )
         messages = talk(agent, 2)
         sent = [len(body["tools"]) for body in bodies(server)]

@@ -49,7 +49,9 @@ def test_it_is_one_of_the_models_own_class(server: Server) -> None:
     assert type(buffered).__name__ == "BufferedChatOpenAI"
     assert type(plain) is ChatOpenAI, "the model that was given is left alone"
     assert (buffered.max_tokens, buffered.profile, buffered.lc_id()) == (50, plain.profile, plain.lc_id())
-    assert buffered._get_llm_string() == plain._get_llm_string(), "a cache of replies knows both by the same name"
+    assert buffered._get_llm_string() == plain._get_llm_string(), (
+        "a cache of replies knows both by the same name"
+    )
     assert buffered._get_ls_params() == plain._get_ls_params()
 
 
@@ -81,7 +83,9 @@ class City(pydantic.BaseModel):
 def test_structured_output_is_asked_for_alike(method: str) -> None:
     found = []
     reply = (
-        Reply(calls=(Call("City", '{"city": "Lyon"}', "call_1"),)) if method == "function_calling" else '{"city": "Lyon"}'
+        Reply(calls=(Call("City", '{"city": "Lyon"}', "call_1"),))
+        if method == "function_calling"
+        else '{"city": "Lyon"}'
     )
     for wrap in (False, True):
         with ProviderServer(replies=[reply], keep_bodies=True) as server:
@@ -189,7 +193,10 @@ def test_two_sessions_of_one_chain_never_meet(server: Server) -> None:
 
 def test_names_may_be_given(server: Server) -> None:
     buffered: Any = BufferedChatModel(
-        chat(server), conversation=lambda told: told.get("customer"), member="clerk", on_observe=lambda seen: None
+        chat(server),
+        conversation=lambda told: told.get("customer"),
+        member="clerk",
+        on_observe=lambda seen: None,
     )
     buffered.invoke("Hello", {"configurable": {"customer": "c-7"}})
     assert list(buffered.seam.accounts) == [("c-7", "clerk")]
@@ -225,7 +232,11 @@ def test_breakpoints_are_four_at_most_and_read(server: Server, wire: str, model:
     mark = {"type": "ephemeral"} if wire == "anthropic" else {"mode": "explicit"}
     history: list[Any] = [SystemMessage([{**block, field: mark}])]
     for turn in range(6):
-        history.append(HumanMessage([{"type": "text", "text": f"Question {turn}.", field: mark}] if turn < 2 else f"{turn}?"))
+        history.append(
+            HumanMessage(
+                [{"type": "text", "text": f"Question {turn}.", field: mark}] if turn < 2 else f"{turn}?"
+            )
+        )
         history.append(buffered.invoke(history))
     assert all(2 <= str(body).count(field) <= 4 for body in bodies(server))
     assert all(request.usage.hit_ratio > 0.9 for request in server.requests[1:])
@@ -260,19 +271,26 @@ def test_messages_of_all_kinds_stay_append_only(server: Server) -> None:
     assert bodies(server)[-1]["messages"][3]["content"][1] == image
 
 
-def test_a_call_for_an_object_has_nothing_of_the_conversations_tools(server: Server) -> None:
+def test_a_call_for_an_object_has_nothing_of_the_conversations_tools() -> None:
     def look_up(number: str) -> str:
         """Look up where a parcel is."""
         return number
 
-    buffered: Any = BufferedChatModel(chat(server))
-    config: Any = {"configurable": {"thread_id": "t"}}
-    history: list[Any] = [SystemMessage(LONG), HumanMessage("Where is it?")]
-    buffered.bind_tools([look_up]).invoke(history, config)
-    for method in ("function_calling", "json_schema"):
-        buffered.with_structured_output(City, method=method, include_raw=True).invoke(history, config)
-    buffered.bind_tools([look_up]).invoke(history, config)
-    names = [[tool["function"]["name"] for tool in body.get("tools", ())] for body in bodies(server)]
-    assert names == [["look_up"], ["City"], [], ["look_up"]]
-    assert [member for _, member in buffered.seam.accounts] == ["call:City", "form:City", None]
-    assert buffered.seam.breaks == ()
+    replies = [
+        "In Lyon.",
+        Reply(calls=(Call("City", '{"city": "Lyon"}', "call_1"),)),
+        '{"city": "Lyon"}',
+        "In Lyon.",
+    ]
+    with ProviderServer(replies=replies, keep_bodies=True) as server:
+        buffered: Any = BufferedChatModel(chat(server))
+        config: Any = {"configurable": {"thread_id": "t"}}
+        history: list[Any] = [SystemMessage(LONG), HumanMessage("Where is it?")]
+        buffered.bind_tools([look_up]).invoke(history, config)
+        for method in ("function_calling", "json_schema"):
+            buffered.with_structured_output(City, method=method, include_raw=True).invoke(history, config)
+        buffered.bind_tools([look_up]).invoke(history, config)
+        names = [[tool["function"]["name"] for tool in body.get("tools", ())] for body in bodies(server)]
+        assert names == [["look_up"], ["City"], [], ["look_up"]]
+        assert [member for _, member in buffered.seam.accounts] == ["call:City", "form:City", None]
+        assert buffered.seam.breaks == ()

@@ -38,7 +38,9 @@ MOVING = {
 @pytest.mark.parametrize(
     "scene",
     [
-        pytest.param(scene, id=scene.name, marks=[] if scene.name in ("parallel tools", "three agents") else [MOVES])
+        pytest.param(
+            scene, id=scene.name, marks=[] if scene.name in ("parallel tools", "three agents") else [MOVES]
+        )
         for scene in [*SCENES, GROUP]
     ],
 )
@@ -46,7 +48,9 @@ def test_observe_changes_no_byte(scene: Scene) -> None:
     for wire, model in MODELS:
         alone, observed = (run(scene, wire, model, Ways(mode)) for mode in (None, "observe"))
         assert observed.bodies == alone.bodies
-        assert [list(body) for body in observed.bodies] == [list(body) for body in alone.bodies], "nor their order"
+        assert [list(body) for body in observed.bodies] == [list(body) for body in alone.bodies], (
+            "nor their order"
+        )
         assert observed.kept == alone.kept
 
 
@@ -59,7 +63,9 @@ def test_a_team_shares_its_prefix_and_says_the_same() -> None:
 
 
 @pytest.mark.skipif(not CAPTURES.is_file(), reason="the recorded requests are not there: ../shared/captures")
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[MOVES] if name in MOVING else []) for name in sorted(SCENARIOS)])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[MOVES] if name in MOVING else []) for name in sorted(SCENARIOS)]
+)
 def test_a_recorded_scenario_is_observed_byte_for_byte(name: str) -> None:
     alone, observed = (bodies_of(name, Ways(mode)) for mode in (None, "observe"))
     assert [prompt_of(body) for body in observed] == [prompt_of(body) for body in alone]
@@ -76,7 +82,8 @@ LEAST: dict[str, Any] = {
 
 @pytest.mark.skipif(not CAPTURES.is_file(), reason="the recorded requests are not there: ../shared/captures")
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[LEARNS] if name == "agent_dynamic_prompt" else []) for name in sorted(LEAST)]
+    "name",
+    [pytest.param(name, marks=[LEARNS] if name == "agent_dynamic_prompt" else []) for name in sorted(LEAST)],
 )
 def test_more_of_a_recorded_scenario_could_be_read(name: str) -> None:
     from tests.properties.captures import reusable, split, text_of

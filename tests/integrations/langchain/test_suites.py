@@ -11,7 +11,11 @@ from typing import Any
 
 import pytest
 from langchain_openai import ChatOpenAI
-from langchain_tests.integration_tests import AsyncCacheTestSuite, ChatModelIntegrationTests, SyncCacheTestSuite
+from langchain_tests.integration_tests import (
+    AsyncCacheTestSuite,
+    ChatModelIntegrationTests,
+    SyncCacheTestSuite,
+)
 from langchain_tests.unit_tests import ChatModelUnitTests
 
 from llmbuffer.simulate import Asked, Call, ProviderServer, Reply
@@ -68,7 +72,9 @@ def _example(schema: Any, text: str) -> Any:
         return {name: _example(each, text) for name, each in schema["properties"].items()}
     if schema.get("type") == "array":
         return [_example(schema.get("items") or {}, text)]
-    return {"integer": 3, "number": 3.0, "boolean": True}.get(schema.get("type"), schema.get("enum", [text])[0])
+    return {"integer": 3, "number": 3.0, "boolean": True}.get(
+        schema.get("type"), schema.get("enum", [text])[0]
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -105,7 +111,9 @@ class TestUnit(_Buffered, ChatModelUnitTests):
     def init_from_env_params(self) -> Any:
         return {"OPENAI_API_KEY": "any"}, {"model": "gpt-5.5"}, {"openai_api_key": "any"}
 
-    @pytest.mark.xfail(reason="the suite compares with a snapshot that its first run writes; test_model.py compares lc_id")
+    @pytest.mark.xfail(
+        reason="the suite compares with a snapshot that its first run writes; test_model.py compares lc_id"
+    )
     def test_serdes(self, model: Any, snapshot: Any) -> None:
         super().test_serdes(model, snapshot)
 

@@ -58,7 +58,9 @@ def test_the_summary_reads_what_is_cached(wire: str, model: str) -> None:
         for turn in range(5):
             state = say(agent, turn)
         requests = sorted(server.requests, key=lambda request: request.number)
-        asked = [request for request in requests if "Write a summary" in str((request.body or {})["messages"][-1])]
+        asked = [
+            request for request in requests if "Write a summary" in str((request.body or {})["messages"][-1])
+        ]
         assert len(asked) == 1
         assert asked[0].usage.hit_ratio > 0.9
         assert (asked[0].body or {})["tools"] == (requests[0].body or {})["tools"]
@@ -98,7 +100,9 @@ def test_asynchronously_it_is_the_same() -> None:
 
 def test_a_summary_without_text_changes_nothing() -> None:
     calls = (Call("look_up", '{"number": "7"}', "call_1"),)
-    with ProviderServer(replies=lambda asked: Reply(calls=calls) if "Write a" in str(asked.body) else "Yes.") as server:
+    with ProviderServer(
+        replies=lambda asked: Reply(calls=calls) if "Write a" in str(asked.body) else "Yes."
+    ) as server:
         agent, _ = agent_at(server, "openai", "gpt-5.5", trigger=[("tokens", 10**6), ("messages", 5)])
         for turn in range(3):
             state = say(agent, turn)
@@ -113,7 +117,9 @@ def test_a_call_stays_with_its_results() -> None:
         for turn in range(5):
             state = say(agent, turn)
             kinds = [message.type for message in state["messages"]]
-            assert all(kinds[index - 1] in ("ai", "tool") for index, kind in enumerate(kinds) if kind == "tool")
+            assert all(
+                kinds[index - 1] in ("ai", "tool") for index, kind in enumerate(kinds) if kind == "tool"
+            )
 
 
 @pytest.mark.parametrize("size", [("words", 5), ("messages", 0), "messages", ("messages", 1.5)])

@@ -161,3 +161,14 @@ def test_a_missing_or_old_framework_is_told_in_one_line(
 
 def test_it_is_found_as_a_plugin() -> None:
     assert get_adapter("llamaindex") is llmbuffer_llamaindex
+
+
+def test_the_examples_in_docstrings_hold() -> None:
+    import doctest
+    from importlib import import_module
+    from pkgutil import iter_modules
+
+    names = [f"llmbuffer_llamaindex.{found.name}" for found in iter_modules(llmbuffer_llamaindex.__path__)]
+    found = [doctest.testmod(import_module(name)) for name in names]
+    assert sum(each.attempted for each in found) > 15
+    assert [name for name, each in zip(names, found, strict=True) if each.failed] == []

@@ -122,7 +122,11 @@ def tools_of(plan: Plan, dialect: Dialect) -> list[Any]:
     """The tools of a plan, with a breakpoint on one of them where the provider takes it."""
     out = list(plan.tools)
     for mark in plan.marks:
-        if mark.section == "tools" and dialect.name == "anthropic" and not MARK_FIELDS & out[mark.index].keys():
+        if (
+            mark.section == "tools"
+            and dialect.name == "anthropic"
+            and not MARK_FIELDS & out[mark.index].keys()
+        ):
             out[mark.index] = leaves_copy(dialect.mark_part(out[mark.index], long=mark.long))
     return out
 

@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ["BufferCallbackHandler"]
 
-_DIALECTS = {"openai": "openai", "azure": "openai", "anthropic": "anthropic", "deepseek": "deepseek", "google_genai": "gemini"}
+_DIALECTS = {
+    "openai": "openai",
+    "azure": "openai",
+    "anthropic": "anthropic",
+    "deepseek": "deepseek",
+    "google_genai": "gemini",
+}
 
 
 class BufferCallbackHandler(BaseCallbackHandler):  # type: ignore[misc]  # the framework's base class
@@ -103,7 +109,9 @@ class BufferCallbackHandler(BaseCallbackHandler):  # type: ignore[misc]  # the f
                 dialect: str | Dialect = _DIALECTS.get(provider) or OpenAIChat(OpenAIChat().bind("").rules)
                 session = Session(StableContext(model), dialect)
                 host = LangChainHost(names=session.dialect.name not in NAMELESS)
-                found = Seam(host, session=session, mode="observe", limit=self._limit, on_observe=self._on_observe)
+                found = Seam(
+                    host, session=session, mode="observe", limit=self._limit, on_observe=self._on_observe
+                )
                 self._seams[provider, model] = found
             return found
 

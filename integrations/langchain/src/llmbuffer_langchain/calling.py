@@ -18,8 +18,8 @@ from llmbuffer.seam import Call, Mode, Seam
 
 from .applying import Parts, arguments_of, messages_of, tools_of
 from .convert import LangChainHost, marks_in
-from .holding import Gates, waits_for
 from .dialects import dialect_of, family_of, name_of, speaks_responses
+from .holding import Gates, waits_for
 from .where import Named, Where, form_of, where
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ __all__ = ["NAMELESS", "Planned", "Sending", "Wiring", "usage_of"]
 
 _log = logging.getLogger("llmbuffer_langchain")
 _FORKS = 256  # branches of one model that are kept
-NAMELESS = frozenset({"anthropic", "openai-responses", "gemini"})  # LangChain sends no names of speakers there
+NAMELESS = frozenset(
+    {"anthropic", "openai-responses", "gemini"}
+)  # LangChain sends no names of speakers there
 _REFUSALS = 3  # times that a model may ask for a tool which it must not use, before its calls are dropped
 
 
@@ -59,7 +61,9 @@ class Wiring:
         on_observe: Callable[[Observation], object] | None = None,
     ) -> None:
         if session is None:
-            session = Session(StableContext(name_of(model)), dialect_of(model) if dialect is None else dialect)
+            session = Session(
+                StableContext(name_of(model)), dialect_of(model) if dialect is None else dialect
+            )
         host = LangChainHost(names=session.dialect.name not in NAMELESS)
         self.seam = Seam(host, session=session, mode=mode, policy=policy, limit=limit, on_observe=on_observe)
         for name, system in (members or {}).items():
@@ -117,7 +121,12 @@ class Sending:
     """A call on its way: what the model is called with (``messages``, ``kwargs``), and what became of its replies."""
 
     def __init__(
-        self, wiring: Wiring, model: Any, messages: Sequence[BaseMessage], kwargs: dict[str, Any], manager: Any
+        self,
+        wiring: Wiring,
+        model: Any,
+        messages: Sequence[BaseMessage],
+        kwargs: dict[str, Any],
+        manager: Any,
     ) -> None:
         place = wiring.where(manager)
         form = None if place.agent else form_of(kwargs)
@@ -195,7 +204,11 @@ class Sending:
                 if not isinstance(block, Mapping) or (block.get("call_id") or block.get("id")) not in gone
             ]
         pieces = getattr(reply, "tool_call_chunks", None)
-        told = {} if pieces is None else {"tool_call_chunks": [each for each in pieces if each["id"] not in gone]}
+        told = (
+            {}
+            if pieces is None
+            else {"tool_call_chunks": [each for each in pieces if each["id"] not in gone]}
+        )
         return reply.model_copy(update={"tool_calls": kept, "content": content, **told})
 
 
@@ -249,6 +262,11 @@ def asking_for_usage(model: Any, family: str, kwargs: dict[str, Any]) -> dict[st
     """The arguments of a stream, with the wish that it tells its usage, unless the user said something about that."""
     own = getattr(model, "model_kwargs", None) or {}
     silent = family != "openai" or getattr(model, "stream_usage", False) is not None
-    if silent or "stream_usage" in kwargs or "stream_options" in {*kwargs, *own} or speaks_responses(model, kwargs):
+    if (
+        silent
+        or "stream_usage" in kwargs
+        or "stream_options" in {*kwargs, *own}
+        or speaks_responses(model, kwargs)
+    ):
         return kwargs
     return {**kwargs, "stream_usage": True}

@@ -49,7 +49,9 @@ class LangChainHost:
         if kind == "chat" and getattr(item, "role", None) in ("user", "assistant", "system", "developer"):
             role = item.role
         if role is None:
-            raise MessageError(f"a {type(item).__name__} has no role that the core knows: it is handed on untouched")
+            raise MessageError(
+                f"a {type(item).__name__} has no role that the core knows: it is handed on untouched"
+            )
         if role == "system" and item.additional_kwargs.get("__openai_role__") == "developer":
             role = "developer"
         name = (item.name or item.additional_kwargs.get("name")) if self._names else None
@@ -64,13 +66,19 @@ class LangChainHost:
         if not isinstance(item, BaseMessage):
             return _unmarked_leaves(item) if isinstance(item, Mapping) else leaves_of(item)
         kind, content, extra = item.type, item.content, item.additional_kwargs
-        found = (kind, item.name if self._names else None, content if type(content) is str else _content_leaves(content))
+        found = (
+            kind,
+            item.name if self._names else None,
+            content if type(content) is str else _content_leaves(content),
+        )
         if kind in ("ai", "AIMessageChunk"):
             calls = item.tool_calls  # type: ignore[attr-defined]  # an AIMessage
             invalid = item.invalid_tool_calls  # type: ignore[attr-defined]  # an AIMessage
             found = ("ai", *found[1:])
             if calls or invalid:
-                found += tuple((call["id"], call["name"], _plain(call["args"])) for call in (*calls, *invalid))
+                found += tuple(
+                    (call["id"], call["name"], _plain(call["args"])) for call in (*calls, *invalid)
+                )
         elif kind in ("tool", "ToolMessageChunk"):
             found += (item.tool_call_id, item.status)  # type: ignore[attr-defined]  # a ToolMessage
         elif kind == "chat":
@@ -105,14 +113,18 @@ class LangChainHost:
         """A message of the core's own making as LangChain's; raises ``LossyError`` for one that would not come back equal."""
         item = self._written(message)
         if self.to_message(item) != (message if self._names else Message(message.role, message.parts)):
-            raise LossyError(f"the {message.role} message has content that LangChain's messages have no place for")
+            raise LossyError(
+                f"the {message.role} message has content that LangChain's messages have no place for"
+            )
         return item
 
     def _written(self, message: Message) -> BaseMessage:
         if message.role == "tool":
             results = message.tool_results
             if len(results) != 1 or len(message.parts) != 1:
-                raise LossyError(f"a tool message with {len(results)} results is none of LangChain's: make one for each")
+                raise LossyError(
+                    f"a tool message with {len(results)} results is none of LangChain's: make one for each"
+                )
             content = results[0].content
             return ToolMessage(
                 content if isinstance(content, str) else [_block(part) for part in content],
@@ -123,9 +135,15 @@ class LangChainHost:
         content = _content(message)
         if message.role == "assistant":
             valid, invalid = _calls(message)
-            spelled = {"tool_calls": [_spelled(call) for call in message.tool_calls]} if valid or invalid else {}
+            spelled = (
+                {"tool_calls": [_spelled(call) for call in message.tool_calls]} if valid or invalid else {}
+            )
             return AIMessage(
-                content, tool_calls=valid, invalid_tool_calls=invalid, name=message.name, additional_kwargs=spelled
+                content,
+                tool_calls=valid,
+                invalid_tool_calls=invalid,
+                name=message.name,
+                additional_kwargs=spelled,
             )
         if message.role == "user":
             return HumanMessage(content, name=message.name)
@@ -139,7 +157,11 @@ class LangChainHost:
     def speaker(self, item: Any, /) -> str | None:
         """Who said a message: the name that an agent gave to it."""
         name = getattr(item, "name", None)
-        return name if isinstance(name, str) and getattr(item, "type", "") in ("ai", "AIMessageChunk", "human") else None
+        return (
+            name
+            if isinstance(name, str) and getattr(item, "type", "") in ("ai", "AIMessageChunk", "human")
+            else None
+        )
 
 
 def leaves_copy(value: Any) -> Any:
@@ -205,7 +227,9 @@ def _spellings(item: Any) -> dict[str, str]:
     return {
         key: function["arguments"]
         for key, function in functions
-        if isinstance(key, str) and isinstance(function, Mapping) and isinstance(function.get("arguments"), str)
+        if isinstance(key, str)
+        and isinstance(function, Mapping)
+        and isinstance(function.get("arguments"), str)
     }
 
 
@@ -241,7 +265,11 @@ def _part(block: Any) -> Any:
     inner = fields.get("image_url")
     if kind == "image_url" and fields.keys() == {"type", "image_url"}:
         inner = {"url": inner} if isinstance(inner, str) else inner
-        if isinstance(inner, Mapping) and inner.keys() <= {"url", "detail"} and isinstance(inner.get("url"), str):
+        if (
+            isinstance(inner, Mapping)
+            and inner.keys() <= {"url", "detail"}
+            and isinstance(inner.get("url"), str)
+        ):
             return Image(inner["url"], inner.get("detail"))
     return Opaque.of("any", fields)
 
@@ -286,6 +314,12 @@ def _calls(message: Message) -> tuple[list[Any], list[Any]]:
             valid.append({"type": "tool_call", "id": call.id, "name": call.name, "args": args})
         else:
             invalid.append(
-                {"type": "invalid_tool_call", "id": call.id, "name": call.name, "args": call.arguments, "error": None}
+                {
+                    "type": "invalid_tool_call",
+                    "id": call.id,
+                    "name": call.name,
+                    "args": call.arguments,
+                    "error": None,
+                }
             )
     return valid, invalid

@@ -20,7 +20,11 @@ def family_of(model: Any) -> str:
     'other'
     """
     names = {each.__name__ for each in type(model).__mro__}
-    for name, family in (("BaseChatOpenAI", "openai"), ("ChatAnthropic", "anthropic"), ("ChatGoogleGenerativeAI", "google")):
+    for name, family in (
+        ("BaseChatOpenAI", "openai"),
+        ("ChatAnthropic", "anthropic"),
+        ("ChatGoogleGenerativeAI", "google"),
+    ):
         if name in names:
             return family
     return "other"
@@ -57,6 +61,8 @@ def speaks_responses(model: Any, kwargs: dict[str, Any]) -> bool:
 def _anthropic(model: Any) -> str | Dialect:
     """Anthropic's rules. LangChain hoists an instruction that stands between messages, unless the model's profile takes it."""
     dialect = Anthropic().bind(name_of(model))
-    if dialect.rules.midway_role is None or (getattr(model, "profile", None) or {}).get("mid_conversation_system_messages"):
+    if dialect.rules.midway_role is None or (getattr(model, "profile", None) or {}).get(
+        "mid_conversation_system_messages"
+    ):
         return "anthropic"
     return Anthropic(replace(dialect.rules, midway_role=None))

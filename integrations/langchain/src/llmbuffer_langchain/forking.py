@@ -33,7 +33,11 @@ def fork_runnable(
     """
     if isinstance(forks, bool):
         raise MessageError(f"forks is {forks!r}: give how many, or their names")
-    names = [str(number) for number in range(1, forks + 1)] if isinstance(forks, int) else [str(name) for name in forks]
+    names = (
+        [str(number) for number in range(1, forks + 1)]
+        if isinstance(forks, int)
+        else [str(name) for name in forks]
+    )
     if not names or len(set(names)) < len(names):
         raise MessageError(f"forks is {forks!r}: give a number from 1 on, or names that differ")
     group = uuid.uuid4().hex
@@ -55,6 +59,8 @@ def _copy_checkpoint(runnable: Any, source: str, target: str) -> None:
         return
     found = saver.get_tuple({"configurable": {"thread_id": source, "checkpoint_ns": ""}})
     if found is None:
-        raise MessageError(f"the thread {source!r} has no checkpoint: run it once, or fork without conversation=")
+        raise MessageError(
+            f"the thread {source!r} has no checkpoint: run it once, or fork without conversation="
+        )
     place = {"configurable": {"thread_id": target, "checkpoint_ns": ""}}
     saver.put(place, found.checkpoint, found.metadata, found.checkpoint["channel_versions"])

@@ -43,7 +43,9 @@ class Gates:
 
     def __init__(self) -> None:
         self._warm: OrderedDict[Any, bool] = OrderedDict()
-        self._flights: Flights[Any, bool] = Flights(lambda key: (True,) if key in self._warm else (), wanted=1)
+        self._flights: Flights[Any, bool] = Flights(
+            lambda key: (True,) if key in self._warm else (), wanted=1
+        )
 
     @contextmanager
     def held(self, key: Any) -> Iterator[Held]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from langchain_core.language_models import BaseChatModel
@@ -96,7 +96,9 @@ def wired(model: M, wiring: Wiring) -> M:
     """A copy of the model that plans its calls with ``wiring``."""
     out = model.model_copy()
     object.__setattr__(out, "__class__", _buffered(type(model)))
-    object.__setattr__(out, "__pydantic_private__", {**(out.__pydantic_private__ or {}), "_llmbuffer": wiring})
+    object.__setattr__(
+        out, "__pydantic_private__", {**(out.__pydantic_private__ or {}), "_llmbuffer": wiring}
+    )
     return out
 
 
@@ -142,7 +144,7 @@ class Buffering:
                 yield chunk
 
 
-@lru_cache(maxsize=None)
+@cache
 def _buffered(kind: type[BaseChatModel]) -> Any:
     """The subclass of a model's class; it has the methods that the class has, since LangChain looks which there are."""
     space: dict[str, Any] = {
@@ -177,7 +179,9 @@ def _generate_of(kind: Any) -> Any:
         self: Any, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> ChatResult:
         def asked(messages: Any, kwargs: dict[str, Any]) -> ChatResult:
-            return cast(ChatResult, kind._generate(self, messages, stop=stop, run_manager=run_manager, **kwargs))
+            return cast(
+                ChatResult, kind._generate(self, messages, stop=stop, run_manager=run_manager, **kwargs)
+            )
 
         if isinstance(messages, Planned):
             return asked(messages, kwargs)

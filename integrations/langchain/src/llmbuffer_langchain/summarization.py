@@ -99,8 +99,12 @@ class BufferedSummarization(AgentMiddleware):  # type: ignore[misc]  # the frame
         while 0 < cut < len(messages) and isinstance(messages[cut], ToolMessage):
             cut -= 1  # a result stays with its call
         older = list(messages[:cut])
-        fresh = [message for message in older if message.additional_kwargs.get("lc_source") != "summarization"]
-        return (older, list(messages[cut:])) if len(fresh) > 1 and cut < len(messages) else ([], list(messages))
+        fresh = [
+            message for message in older if message.additional_kwargs.get("lc_source") != "summarization"
+        ]
+        return (
+            (older, list(messages[cut:])) if len(fresh) > 1 and cut < len(messages) else ([], list(messages))
+        )
 
     def _size(self, messages: Sequence[BaseMessage], kind: str) -> int:
         return len(messages) if kind == "messages" else self._count(messages)

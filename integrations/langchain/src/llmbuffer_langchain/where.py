@@ -9,7 +9,20 @@ from typing import Any, NamedTuple
 
 from langchain_core.runnables.config import ensure_config
 
-__all__ = ["AGENT", "FORK", "FORK_OF", "GROUP", "PLANNED", "Named", "Where", "at", "config_of", "form_of", "thread_of", "where"]
+__all__ = [
+    "AGENT",
+    "FORK",
+    "FORK_OF",
+    "GROUP",
+    "PLANNED",
+    "Named",
+    "Where",
+    "at",
+    "config_of",
+    "form_of",
+    "thread_of",
+    "where",
+]
 
 FORK, FORK_OF, GROUP = "llmbuffer_fork", "llmbuffer_fork_of", "llmbuffer_group"
 PLANNED, AGENT = "llmbuffer_planned", "llmbuffer_agent"
@@ -77,7 +90,9 @@ def where(run_manager: Any = None, conversation: Named = None, member: Named = N
     who = _named(member, told)
     if who is None:
         who = _text(told.get("lc_agent_name")) or _node(told)
-    return Where(found, who, *(_text(told.get(key)) for key in (FORK, FORK_OF, GROUP, PLANNED)), AGENT in told)
+    return Where(
+        found, who, *(_text(told.get(key)) for key in (FORK, FORK_OF, GROUP, PLANNED)), AGENT in told
+    )
 
 
 def form_of(kwargs: Mapping[str, Any]) -> str | None:

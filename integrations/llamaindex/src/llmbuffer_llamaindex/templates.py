@@ -42,6 +42,7 @@ def told_in(messages: list[Any]) -> Told:
     ``Memory`` puts its blocks into a system message in front of the history, or into the newest message of the user's; what an
     older one holds is no longer told. A state stays in its message: some memories keep it there, others drop it at once.
 
+    >>> from llama_index.core.llms import ChatMessage
     >>> message = ChatMessage("Current state:\n{'n': 1}\n\nCurrent message:\nGo on.\n")
     >>> told_in([message]).messages[0].content
     "Go on.\n\n\nCurrent state:\n{'n': 1}"
