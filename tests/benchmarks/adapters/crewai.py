@@ -61,7 +61,7 @@ _LINES = (
 
 def brief(tokens: int) -> str:
     """A text of about so many tokens."""
-    words, out = 0, []
+    words, out = 0, list[str]()
     while words < tokens:
         line = _LINES[len(out) % len(_LINES)]
         out.append(f"{len(out)}. {line}")

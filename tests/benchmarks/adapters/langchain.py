@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import tempfile
 import time
@@ -107,8 +108,8 @@ def _tokens() -> tuple[list[str], list[Any]]:
     found = list(rows())
     lines = [
         f"Simulated. {SCRIPT.tokens():,} tokens of system text and tools.",
-        f"{'scenario':44} {'model':18} {'requests':>8} {'default':>8} {'buffered':>8} {'uncached':>9} {'oracle':>7} "
-        f"{'times':>6}  same answers",
+        f"{'scenario':44} {'model':18} {'requests':>8} {'default':>8} {'buffered':>8} {'uncached':>9} {'oracle':>7} {'times':>6}"
+        "  same answers",
     ]
     lines += [
         f"{row.scenario:44} {row.model:18} {row.requests:8} {row.default_hit:8.1%} {row.buffered_hit:8.1%} "
@@ -414,6 +415,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--only", choices=sorted(PARTS), action="append")
     arguments = parser.parse_args()
+    os.environ.update(LANGSMITH_TRACING="false", LANGCHAIN_TRACING_V2="false")
     warnings.simplefilter("ignore")  # what frameworks say about themselves
     out = {}
     for name in arguments.only or PARTS:

@@ -96,7 +96,7 @@ class CrewAIAgent(Agent):
 
     def structured(self, text: str, fields: Mapping[str, type]) -> Mapping[str, Any]:
         """An object of these fields."""
-        wanted: Any = create_model("Answer", **{name: (kind, ...) for name, kind in fields.items()})  # type: ignore[call-overload]
+        wanted: Any = create_model("Answer", **{name: (kind, ...) for name, kind in fields.items()})
         output = self._agent.kickoff(text, response_format=wanted)
         assert output.pydantic is not None, "the agent gives an object"
         found: dict[str, Any] = output.pydantic.model_dump()

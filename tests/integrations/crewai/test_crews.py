@@ -279,7 +279,7 @@ def test_a_flow_calls_the_llm_and_kicks_off_a_crew() -> None:
     with kitchen(PLAIN, lambda asked: Reply("Rye.")) as (server, llm):
         made = AgentFactory(shared(PLAIN), llm=llm)
 
-        class Steps(Flow):  # type: ignore[misc]  # CrewAI is untyped here
+        class Steps(Flow):
             @start()
             def choose(self) -> Any:
                 return made.llm.call("Which flour?")
@@ -318,7 +318,7 @@ def test_a_hierarchical_crew_has_a_manager_off_the_same_session() -> None:
     assert made.account(agent="Crew Manager").requests == 2
 
 
-class Textual(OpenAICompletion):  # type: ignore[misc]  # CrewAI is untyped here
+class Textual(OpenAICompletion):
     """A model without native tool calls."""
 
     def supports_function_calling(self) -> bool:

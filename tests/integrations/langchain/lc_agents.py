@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-
-for name in ("LANGSMITH_TRACING", "LANGCHAIN_TRACING_V2"):
-    os.environ[name] = "false"
 
 import pydantic
 from langchain.agents import create_agent

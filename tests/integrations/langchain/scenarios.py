@@ -237,7 +237,7 @@ def structured(model: Any, ways: Ways) -> Sequence[BaseMessage]:
 
 
 def _objects() -> list[Any]:
-    return [Reply('{"city": "Lyon", "days": %d}' % turn) for turn in range(len(TALK.turns))]
+    return [Reply(f'{{"city": "Lyon", "days": {turn}}}') for turn in range(len(TALK.turns))]
 
 
 OURS = Policy(history="ours", trims=True)

@@ -34,7 +34,7 @@ _DIALECTS = {
 }
 
 
-class BufferCallbackHandler(BaseCallbackHandler):  # type: ignore[misc]  # the framework's base class
+class BufferCallbackHandler(BaseCallbackHandler):
     """Tells what the prompts of a run read from the cache, and what broke it: ``invoke(…, {"callbacks": [handler]})``.
 
     It observes only; models, messages and settings stay as they are. ``account``, ``usage`` and ``breaks`` tell what was

@@ -155,7 +155,8 @@ class Sending:
             tools = tools_of(plan, dialect)
             changed = {"tools": tools} if tools or "tools" in kwargs else {}
             self.kwargs = {**kwargs, **changed, **arguments_of(plan, dialect, model, kwargs)}
-        self._refused, self._usage = 0, None
+        self._refused = 0
+        self._usage: Any = None
         group = None if place.group is None else (place.group, place.member)
         self.gate = waits_for(plan, group) if self.call.applies else None
 
@@ -164,7 +165,7 @@ class Sending:
         """Whether there are tools that the model sees and must not use."""
         return self.call.applies and bool(self.call.plan.hidden)
 
-    def again(self, reply: BaseMessage) -> bool:
+    def again(self, reply: Any) -> bool:
         """Whether the model has to be called once more, since all that it asked for are tools which it must not use.
 
         Their calls are answered with errors. The host sees neither: it did not offer these tools.
@@ -174,7 +175,7 @@ class Sending:
         if not refusals or any(text is None for _, text in refusals) or self._refused >= _REFUSALS:
             return False
         self._refused += 1
-        self._usage = add_usage(self._usage, reply.usage_metadata)  # type: ignore[attr-defined]  # an AIMessage
+        self._usage = add_usage(self._usage, reply.usage_metadata)
         answers = [
             ToolMessage(text or "", tool_call_id=call["id"] or "", name=call["name"], status="error")
             for call, text in refusals

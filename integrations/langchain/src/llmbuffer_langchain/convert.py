@@ -65,24 +65,25 @@ class LangChainHost:
         """What goes out of a message or a tool, hashable; no ids, no usage, no metadata, no breakpoints."""
         if not isinstance(item, BaseMessage):
             return _unmarked_leaves(item) if isinstance(item, Mapping) else leaves_of(item)
-        kind, content, extra = item.type, item.content, item.additional_kwargs
-        found = (
+        said: Any = item
+        kind, content, extra = said.type, said.content, said.additional_kwargs
+        found: tuple[Any, ...] = (
             kind,
-            item.name if self._names else None,
+            said.name if self._names else None,
             content if type(content) is str else _content_leaves(content),
         )
         if kind in ("ai", "AIMessageChunk"):
-            calls = item.tool_calls  # type: ignore[attr-defined]  # an AIMessage
-            invalid = item.invalid_tool_calls  # type: ignore[attr-defined]  # an AIMessage
+            calls = said.tool_calls
+            invalid = said.invalid_tool_calls
             found = ("ai", *found[1:])
             if calls or invalid:
                 found += tuple(
                     (call["id"], call["name"], _plain(call["args"])) for call in (*calls, *invalid)
                 )
         elif kind in ("tool", "ToolMessageChunk"):
-            found += (item.tool_call_id, item.status)  # type: ignore[attr-defined]  # a ToolMessage
+            found += (said.tool_call_id, said.status)
         elif kind == "chat":
-            found += (item.role,)  # type: ignore[attr-defined]  # a ChatMessage
+            found += (said.role,)
         if extra:
             found += tuple((name, _plain(extra[name])) for name in _WIRE_KWARGS if name in extra)
         return found
@@ -97,7 +98,7 @@ class LangChainHost:
         """A copy of a message whose texts went through ``strip``."""
         if isinstance(item.content, str):
             return item.model_copy(update={"content": strip(item.content)})
-        content = []
+        content: list[Any] = []
         for block in item.content:
             if isinstance(block, str):
                 text = strip(block)
@@ -262,7 +263,7 @@ def _part(block: Any) -> Any:
         fields = {key: value for key, value in fields.items() if key not in _SAYS_NOTHING and value != []}
     if kind == "text" and isinstance(fields.get("text"), str) and fields.keys() <= {"type", "text", "extras"}:
         return Text(fields["text"])
-    inner = fields.get("image_url")
+    inner: Any = fields.get("image_url")
     if kind == "image_url" and fields.keys() == {"type", "image_url"}:
         inner = {"url": inner} if isinstance(inner, str) else inner
         if (

@@ -23,7 +23,7 @@ _TRIES = 8  # when other processes append at the same time
 _ROLES = {"ai": "assistant", "AIMessageChunk": "assistant"}
 
 
-class BufferedChatMessageHistory(BaseChatMessageHistory):  # type: ignore[misc]  # the framework's base class
+class BufferedChatMessageHistory(BaseChatMessageHistory):
     """The messages of one conversation in a store: swap-in memory for ``RunnableWithMessageHistory``.
 
     ``store`` is a ``Store`` or the URL of one. The messages come back equal, ids, metadata and usage included. They are
@@ -44,7 +44,7 @@ class BufferedChatMessageHistory(BaseChatMessageHistory):  # type: ignore[misc] 
         self._place = f"langchain/history/{session_id}"
 
     @property
-    def messages(self) -> list[BaseMessage]:  # type: ignore[override]  # a property, as the base class says it may be
+    def messages(self) -> list[BaseMessage]:
         """All messages, in order."""
         try:
             kept = self.store.messages(self._place)

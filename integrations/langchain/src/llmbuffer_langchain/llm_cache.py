@@ -25,7 +25,7 @@ _KINDS: dict[str, Any] = {
 _SHELF = "langchain/replies/"
 
 
-class BufferedCache(BaseCache):  # type: ignore[misc]  # the framework's base class
+class BufferedCache(BaseCache):
     """Whole replies, by the exact prompt and settings: ``set_llm_cache(BufferedCache("sqlite:///cache.db"))``.
 
     ``store`` is a ``Store`` or the URL of one (default: in memory). It bounds, seals and shares what is kept; entries live
@@ -65,7 +65,8 @@ class BufferedCache(BaseCache):  # type: ignore[misc]  # the framework's base cl
 
     def clear(self, **kwargs: Any) -> None:
         """Drop all replies of LangChain's, and nothing else of the store."""
-        for key in self.store.keys():
+        kept = self.store.keys()
+        for key in kept:
             if key.startswith(_SHELF):
                 self.store.drop(key)
 

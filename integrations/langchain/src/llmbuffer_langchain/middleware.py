@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ __all__ = ["BufferedMiddleware"]
 _MODELS = 32  # of one agent, as middlewares choose among them
 
 
-class BufferedMiddleware(AgentMiddleware):  # type: ignore[misc]  # the framework's base class
+class BufferedMiddleware(AgentMiddleware):
     """Keeps the prompts of an agent cacheable: ``create_agent(model, tools, middleware=[…, BufferedMiddleware()])``.
 
     Put it last, so that it is the innermost: it wraps the model that the others chose, and sees their final prompt.
@@ -65,7 +65,7 @@ class BufferedMiddleware(AgentMiddleware):  # type: ignore[misc]  # the framewor
         super().__init__()
         if mode not in ("observe", "buffer", "team"):
             raise MessageError(f"mode is {mode!r}: use 'observe', 'buffer' or 'team'")
-        self.tools = []
+        self.tools: Sequence[Any] = []
         self._options: dict[str, Any] = {
             "mode": mode,
             "policy": policy,
@@ -146,7 +146,8 @@ class BufferedMiddleware(AgentMiddleware):  # type: ignore[misc]  # the framewor
 
     def forget(self, conversation: str, member: str | None = None) -> bool:
         """Let go of a conversation, or of one member's part in it; whether there was any."""
-        return any([seam.forget(conversation, member) for seam in self.seams])
+        found = [seam.forget(conversation, member) for seam in self.seams]  # in all of them
+        return any(found)
 
     def reset(self) -> None:
         """Let go of all conversations, of what was learned, and of the accounts."""

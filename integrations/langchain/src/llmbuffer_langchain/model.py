@@ -95,7 +95,7 @@ def wiring_of(model: Any) -> Wiring:
 def wired(model: M, wiring: Wiring) -> M:
     """A copy of the model that plans its calls with ``wiring``."""
     out = model.model_copy()
-    object.__setattr__(out, "__class__", _buffered(type(model)))
+    object.__setattr__(out, "__class__", _buffered(cast(Any, type(model))))
     object.__setattr__(
         out, "__pydantic_private__", {**(out.__pydantic_private__ or {}), "_llmbuffer": wiring}
     )
@@ -159,7 +159,8 @@ def _buffered(kind: type[BaseChatModel]) -> Any:
     for name, made in (("_agenerate", _agenerate_of), ("_stream", _stream_of), ("_astream", _astream_of)):
         if getattr(kind, name) is not getattr(BaseChatModel, name):
             space[name] = made(kind)
-    return type(kind)(f"Buffered{kind.__name__}", (Buffering, kind), space)
+    meta: Any = type(kind)
+    return meta(f"Buffered{kind.__name__}", (Buffering, kind), space)
 
 
 def _get_name_of(kind: Any) -> Any:

@@ -27,7 +27,7 @@ _INSTRUCTION = (
 _LEAD = "Here is a summary of the conversation to date:\n\n"
 
 
-class BufferedSummarization(AgentMiddleware):  # type: ignore[misc]  # the framework's base class
+class BufferedSummarization(AgentMiddleware):
     """Summarizes an agent's older messages, by a call that reads the cached prompt: in place of ``SummarizationMiddleware``.
 
     LangChain's own sends its model one text with all messages in it, which no cache knows. This one asks the agent's own
@@ -53,7 +53,7 @@ class BufferedSummarization(AgentMiddleware):  # type: ignore[misc]  # the frame
         instruction: str = _INSTRUCTION,
     ) -> None:
         super().__init__()
-        self.tools = []
+        self.tools: Sequence[Any] = []
         given: Any = trigger
         self._triggers = [_sized(each) for each in (given if isinstance(given, list) else [given])]
         self._keep = _sized(keep)
@@ -118,7 +118,7 @@ def _sized(size: Any) -> Size:
         and isinstance(size[1], int)
         and size[1] > 0
     ):
-        return size  # type: ignore[return-value]  # just checked
+        return size
     raise MessageError(f"a size is ('tokens', n) or ('messages', n) with n from 1 on: found {size!r}")
 
 

@@ -90,9 +90,8 @@ def where(run_manager: Any = None, conversation: Named = None, member: Named = N
     who = _named(member, told)
     if who is None:
         who = _text(told.get("lc_agent_name")) or _node(told)
-    return Where(
-        found, who, *(_text(told.get(key)) for key in (FORK, FORK_OF, GROUP, PLANNED)), AGENT in told
-    )
+    fork, fork_of, group, planned = (_text(told.get(key)) for key in (FORK, FORK_OF, GROUP, PLANNED))
+    return Where(found, who, fork, fork_of, group, planned, AGENT in told)
 
 
 def form_of(kwargs: Mapping[str, Any]) -> str | None:
