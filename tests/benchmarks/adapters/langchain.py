@@ -108,8 +108,7 @@ def _tokens() -> tuple[list[str], list[Any]]:
     found = list(rows())
     lines = [
         f"Simulated. {SCRIPT.tokens():,} tokens of system text and tools.",
-        f"{'scenario':44} {'model':18} {'requests':>8} {'default':>8} {'buffered':>8} {'uncached':>9} {'oracle':>7} {'times':>6}"
-        "  same answers",
+        f"{'scenario':44} {'model':18} {'requests':>8} {'default':>8} {'buffered':>8} {'uncached':>9} {'oracle':>7} {'times':>6} same",
     ]
     lines += [
         f"{row.scenario:44} {row.model:18} {row.requests:8} {row.default_hit:8.1%} {row.buffered_hit:8.1%} "
@@ -358,8 +357,7 @@ def _overhead(messages: int = 1_000, calls: int = 15) -> tuple[list[str], list[A
                 }
             )
     lines = [
-        f"Overhead of a call in a conversation of {messages:,} messages, to the time of the same call without llmbuffer and "
-        "without network (measured).",
+        f"Overhead of a call in a conversation of {messages:,} messages, to its time without llmbuffer and network (measured).",
         *(
             f"{'LangChain and SDK' if row['sdk'] else 'LangChain, the SDK stubbed'}: {row['overhead']:.1%}; "
             f"{row['conversions']:.1f} messages converted a call, {row['new']} new"

@@ -211,7 +211,8 @@ def _parts(item: Any) -> str | list[Part]:
     spellings = _spellings(item) if "tool_calls" in item.additional_kwargs else {}
     calls = {call["id"]: _call(call, spellings) for call in made}
     parts: list[Part] = []
-    for block in [content] if isinstance(content, str) else content:
+    blocks: list[Any] = [content] if isinstance(content, str) else content
+    for block in blocks:
         kind = block.get("type") if isinstance(block, Mapping) else None
         if kind in _CALLS:
             call = calls.pop(block.get("call_id") if kind == "function_call" else block.get("id"), None)
