@@ -47,7 +47,7 @@ def said(index: int) -> dict[str, str]:
 def chat(recorder: Recorder | None) -> float:
     """Seconds of processor time for a chat of ``MESSAGES`` requests, each with one message more."""
     transport = httpx2.MockTransport(lambda request: httpx2.Response(200, json=ANSWER))
-    http = httpx2.Client(transport=transport if recorder is None else recorder.wrap(transport))
+    http: Any = httpx2.Client(transport=transport if recorder is None else recorder.wrap(transport))
     with openai.OpenAI(api_key="none", base_url="http://localhost", http_client=http) as client:
         history: list[Any] = []
         start = time.process_time()

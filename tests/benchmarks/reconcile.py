@@ -64,7 +64,7 @@ def shared(size: int) -> float:
     router = Router(session, policy=Policy(team="shared"))
     for name in ("ann", "bob"):
         router.declare(name, system=f"You are {name}.")
-    names = ({"name": "bob"}, {})
+    names: tuple[dict[str, str], ...] = ({"name": "bob"}, {})
     items = [{**item, **names[index % 2]} for index, item in enumerate(history(size))]
 
     def planned() -> Plan:

@@ -513,8 +513,11 @@ def test_the_providers_diagnosis_is_read(reported: Any, diagnosis: Diagnosis | N
 def test_every_reason_that_the_sdk_knows_stands_for_a_cause() -> None:
     from typing import get_args
 
-    from openai.types.responses.response import PromptCacheDiagnosticsCacheMiss as Miss
+    from openai.types.responses import response
 
+    Miss: Any = getattr(response, "PromptCacheDiagnosticsCacheMiss", None)  # noqa: N806 - a class
+    if Miss is None:
+        pytest.skip("this openai knows no cache diagnostics yet: version 3 does")
     for reason in get_args(Miss.model_fields["reason"].annotation):
         found = NEW.read_diagnosis({"prompt_cache_diagnostics": {"type": "cache_miss", "reason": reason}})
         assert found is not None

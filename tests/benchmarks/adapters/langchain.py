@@ -12,6 +12,7 @@ minimum and step.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import re
@@ -97,7 +98,8 @@ def rows() -> Iterator[Row]:
                 len(buffered.bodies),
                 alone.read / alone.input,
                 buffered.read / buffered.input,
-                *left,
+                left[0],
+                left[1],
                 best.uncached,
                 left[1] / best.uncached,
                 alone.kept == buffered.kept,
@@ -134,7 +136,8 @@ def _captures() -> tuple[list[str], list[Any]]:
         buffered = bodies_of(name, Ways(mode, scenario.policy, marks=scenario.marks))
         chat = all("messages" in body for body in alone)
         shares = [
-            reusable([text_of(*split(body)) for body in each]) if chat else None for each in (alone, buffered)
+            reusable([text_of(*split(dict(body))) for body in each]) if chat else None
+            for each in (alone, buffered)
         ]
         changed = sum(prompt_of(one) != prompt_of(other) for one, other in zip(alone, observed, strict=True))
         found.append(
@@ -324,8 +327,7 @@ def _summarized(wire: str, model: str, *, buffered: bool) -> tuple[int, float]:
 
 def _overhead(messages: int = 1_000, calls: int = 15) -> tuple[list[str], list[Any]]:
     """With the SDK, which takes most of the time of a long prompt, and with a stub in its place."""
-    import httpx
-
+    httpx: Any = importlib.import_module("httpx")  # it comes with the frameworks
     found = []
     with httpx.Client(
         transport=httpx.MockTransport(lambda request: httpx.Response(200, json=TOLD))

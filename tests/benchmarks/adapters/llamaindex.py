@@ -84,7 +84,9 @@ def buffered(llm: Any, scenario: Scenario, mode: str | None = None) -> Any:
 
 def run(scenario: Scenario, scene: Scene, arm: str, model: str) -> tuple[list[Body], list[str], Any]:
     """The bodies at the wire, the answers, and the seam."""
-    told = {name: list(each) if isinstance(each, list) else each for name, each in scenario.answers.items()}
+    told: dict[str, Any] = {
+        name: list(each) if isinstance(each, list) else each for name, each in scenario.answers.items()
+    }
     with ProviderServer(keep_bodies=True, replies=Answers(scene, **told)) as server:
         llm = llm_of(server, model)
         if arm != "default":

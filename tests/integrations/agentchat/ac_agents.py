@@ -37,7 +37,7 @@ def model_client(url: str, wire: str = "openai", model: str = "gpt-5.5") -> Chat
     """The framework's own client for a simulated provider."""
     if wire == "anthropic":
         info = {**INFO, "family": "claude-4-sonnet", "multiple_system_messages": False}
-        sdk = AsyncAnthropic(base_url=url, api_key="k", max_retries=0)
+        sdk: Any = AsyncAnthropic(base_url=url, api_key="k", max_retries=0)
         sdk.messages.create = _without_temperature(sdk.messages.create)
         return BaseAnthropicChatCompletionClient(sdk, create_args={"model": model}, model_info=info)
     return OpenAIChatCompletionClient(
@@ -122,7 +122,8 @@ class ChatAgent(Agent):
         agent = self._agents.get(conversation)
         state = self._states.pop(conversation, None)
         if agent is not None and self._setup.dynamic:
-            agent, state = None, await agent.save_state()
+            state = await agent.save_state()
+            agent = None
         if agent is None:
             agent = self._agents[conversation] = self._made(conversation)
         if state is not None:
@@ -162,7 +163,8 @@ class ChatAgent(Agent):
     def structured(self, text: str, fields: Mapping[str, type]) -> Mapping[str, Any]:
         if self._setup.wire == "anthropic":
             pytest.skip("the framework's client for Anthropic knows no structured output")
-        kind = create_model("Answer", **{name: (each, ...) for name, each in fields.items()})
+        shape: Any = {name: (each, ...) for name, each in fields.items()}
+        kind = create_model("Answer", **shape)
         agent = AssistantAgent(
             "assistant", self.client, system_message=self._setup.instructions(), output_content_type=kind
         )

@@ -147,7 +147,9 @@ def test_an_agents_prompts_only_grow_between_two_cuts() -> None:
             await inner.close()
 
         asyncio.run(run())
-        bodies = [request.body for request in sorted(server.requests, key=lambda request: request.number)]
+        bodies = [
+            request.body or {} for request in sorted(server.requests, key=lambda request: request.number)
+        ]
     begins = [body["messages"][1]["content"] for body in bodies]
     assert all(text.startswith("Question") for text in begins), "providers want a prompt to begin with a user"
     stretches = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.benchmarks.adapters import autogen_agentchat as benchmark
+from tests.benchmarks.adapters.agentchat_texts import CAPTURES
 
 MOVES = pytest.mark.moves_prefix(
     reason="a selector's first prompts are sent before its team's prefix is known"
@@ -19,7 +20,7 @@ FLOORS = {
 
 @pytest.mark.moves_prefix(reason="a selector's first prompts are sent before its team's prefix is known")
 def test_the_recorded_scenarios_reach_their_floors() -> None:
-    if not benchmark.CAPTURES.is_file():
+    if not CAPTURES.is_file():
         pytest.skip("no recorded requests here")
     rows = {(row.scenario, row.mode): row for row in benchmark.captured_rows(None)}
     assert {key: rows[key].hit_ratio >= floor for key, floor in FLOORS.items()} == dict.fromkeys(FLOORS, True)

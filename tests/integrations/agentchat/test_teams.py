@@ -250,7 +250,9 @@ def test_a_members_persona_stands_at_the_end_of_its_own_prompts_alone() -> None:
             await inner.close()
 
         asyncio.run(run())
-        bodies = [request.body for request in sorted(server.requests, key=lambda request: request.number)]
+        bodies = [
+            request.body or {} for request in sorted(server.requests, key=lambda request: request.number)
+        ]
     systems = {body["messages"][0]["content"] for body in bodies}
     assert len(systems) == 1, "all members begin with one system text"
     for number, body in enumerate(bodies):

@@ -92,7 +92,8 @@ class Chat(Agent):
     def structured(self, text: str, fields: Mapping[str, type]) -> Mapping[str, Any]:
         from pydantic import create_model
 
-        shape = create_model("Answer", **{name: (kind, ...) for name, kind in fields.items()})
+        wanted: Any = {name: (kind, ...) for name, kind in fields.items()}
+        shape = create_model("Answer", **wanted)
         other = Chat(self.url, self.setup, response_format=shape)
         found: Mapping[str, Any] = json.loads(other.say(text))
         return found

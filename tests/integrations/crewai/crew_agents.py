@@ -96,7 +96,8 @@ class CrewAIAgent(Agent):
 
     def structured(self, text: str, fields: Mapping[str, type]) -> Mapping[str, Any]:
         """An object of these fields."""
-        wanted: Any = create_model("Answer", **{name: (kind, ...) for name, kind in fields.items()})
+        shape: Any = {name: (kind, ...) for name, kind in fields.items()}
+        wanted: Any = create_model("Answer", **shape)
         output = self._agent.kickoff(text, response_format=wanted)
         assert output.pydantic is not None, "the agent gives an object"
         found: dict[str, Any] = output.pydantic.model_dump()

@@ -33,12 +33,12 @@ def model_at(url: str, wire: str, model: str, **options: Any) -> Any:
     )
 
 
-class Offering(AgentMiddleware):  # type: ignore[misc]  # the framework's base class
+class Offering(AgentMiddleware):
     """Offers some of the agent's tools, in an order of its own."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.tools = []
+        self.tools: list[Any] = []
         self.names: Sequence[str] | None = None
 
     def _offered(self, request: Any) -> Any:

@@ -130,12 +130,12 @@ def agent_summarization(model: Any, ways: Ways) -> None:
     _say(_agent(model, ways, summarizing, system_prompt=system()), _users(QUESTIONS))
 
 
-class _Tail(AgentMiddleware):  # type: ignore[misc]  # the framework's base class
+class _Tail(AgentMiddleware):
     """A user's own middleware that appends a message to each request."""
 
     def __init__(self, text: str, settings: Mapping[str, Any]) -> None:
         super().__init__()
-        self.tools = []
+        self.tools: list[Any] = []
         self._text, self._settings = text, dict(settings)
 
     def _with_tail(self, request: Any) -> Any:

@@ -127,7 +127,7 @@ def clock_at_each_call(model: Any, ways: Ways) -> Sequence[BaseMessage]:
     return _dynamic(model, ways, text, lambda turn: None)
 
 
-class Kept(BaseChatMessageHistory):  # type: ignore[misc]  # the framework's base class
+class Kept(BaseChatMessageHistory):
     """A history in memory."""
 
     def __init__(self) -> None:

@@ -82,7 +82,7 @@ def test_cold_forks_wait_for_the_first_of_them(wire: str, model: str) -> None:
 
 
 def test_where_the_first_one_fails_the_next_one_goes() -> None:
-    replies = [Reply(status=500, message="not now"), *["Done."] * 3]
+    replies: list[Reply | str] = [Reply(status=500, message="not now"), *["Done."] * 3]
     with ProviderServer(replies=replies, latency=(0.05, 0.0)) as server:
         agent, _ = agent_at(server, "anthropic", "claude-sonnet-5.5")
 
@@ -117,7 +117,7 @@ def test_what_cannot_be_forked_is_refused() -> None:
         agent, _ = agent_at(server, "openai", "gpt-5.5")
         for forks in (0, True, [], ["a", "a"]):
             with pytest.raises(MessageError, match="forks is"):
-                fork_runnable(agent, forks)  # type: ignore[arg-type]  # what users may write
+                fork_runnable(agent, forks)
         with pytest.raises(MessageError, match="the thread 'nobody' has no checkpoint"):
             fork_runnable(agent, 2, conversation="nobody")
 

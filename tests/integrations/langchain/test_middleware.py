@@ -121,12 +121,13 @@ def test_clearing_is_followed_by_default(server: ProviderServer) -> None:
     assert {each.cause for each in ours.breaks} == {"history-edited"}
 
 
-class Choosing(AgentMiddleware):  # type: ignore[misc]  # the framework's base class
+class Choosing(AgentMiddleware):
     """Chooses the model by the length of the conversation, as `dynamic model` middlewares do."""
 
     def __init__(self, models: list[Any]) -> None:
         super().__init__()
-        self.tools, self.models = [], models
+        self.tools: list[Any] = []
+        self.models = models
 
     def wrap_model_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
         return handler(request.override(model=self.models[len(request.messages) > 2]))
@@ -182,12 +183,12 @@ def test_usage_is_told_by_thread_and_agent(server: ProviderServer) -> None:
     assert ours.account().requests == 0
 
 
-class Hiding(AgentMiddleware):  # type: ignore[misc]  # the framework's base class
+class Hiding(AgentMiddleware):
     """Takes a tool away from the second turn on."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.tools = []
+        self.tools: list[Any] = []
 
     def wrap_model_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
         asked = sum(message.type == "human" for message in request.messages)
@@ -198,7 +199,7 @@ class Hiding(AgentMiddleware):  # type: ignore[misc]  # the framework's base cla
 @pytest.mark.parametrize(("wire", "model"), [("openai", "gpt-5.6"), ("anthropic", "claude-sonnet-5.5")])
 def test_a_hidden_tool_is_answered_for_and_other_calls_go_on(wire: str, model: str, streaming: bool) -> None:
     hidden = Call("hold", '{"number": "7"}', "call_h")
-    replies = [
+    replies: list[Reply | str] = [
         "Hello!",
         Reply(calls=(hidden,)),
         Reply(calls=(Call("look_up", '{"number": "7"}', "call_l"), hidden)),
@@ -226,7 +227,10 @@ def test_a_hidden_tool_is_answered_for_and_other_calls_go_on(wire: str, model: s
 
 
 def test_a_model_that_insists_on_a_hidden_tool_gets_an_end() -> None:
-    replies = ["Hello!", *[Reply("Hm.", calls=(Call("hold", "{}", f"call_{turn}"),)) for turn in range(4)]]
+    replies: list[Reply | str] = [
+        "Hello!",
+        *[Reply("Hm.", calls=(Call("hold", "{}", f"call_{turn}"),)) for turn in range(4)],
+    ]
     with ProviderServer(replies=replies) as server:
         agent = create_agent(
             model_at(server.anthropic_url, "anthropic", "claude-sonnet-5.5"),

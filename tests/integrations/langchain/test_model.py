@@ -172,7 +172,7 @@ def test_a_model_that_streams_by_itself_is_planned_for_once(server: Server) -> N
 
             return generate_from_stream(self._stream(messages, stop=stop, run_manager=run_manager, **kwargs))
 
-    plain = Streams(model="gpt-5.5", base_url=server.openai_url, api_key="any", max_retries=0)  # type: ignore[arg-type]
+    plain = Streams(model="gpt-5.5", base_url=server.openai_url, api_key="any", max_retries=0)
     buffered: Any = BufferedChatModel(plain)
     buffered.invoke("Hello")
     assert buffered.seam.account().requests == len(server.requests) == 1
@@ -276,7 +276,7 @@ def test_a_call_for_an_object_has_nothing_of_the_conversations_tools() -> None:
         """Look up where a parcel is."""
         return number
 
-    replies = [
+    replies: list[Reply | str] = [
         "In Lyon.",
         Reply(calls=(Call("City", '{"city": "Lyon"}', "call_1"),)),
         '{"city": "Lyon"}',

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from importlib import metadata
 from typing import Any
 
 import pytest
@@ -150,7 +151,7 @@ def test_a_missing_or_old_framework_is_told_in_one_line(
 ) -> None:
     def version(name: str) -> str:
         if found is None:
-            raise framework.PackageNotFoundError(name)
+            raise metadata.PackageNotFoundError(name)
         return found
 
     monkeypatch.setattr(framework, "version", version)

@@ -212,7 +212,7 @@ def test_memory_blocks_are_asked_once_a_turn_and_stand_behind_the_question() -> 
 def test_memory_blocks_are_put_what_goes() -> None:
     fact = Fact(name="facts")
     talk(memory_of(memory_blocks=[fact]), 6)
-    assert [each.content[:2] for each in fact.kept[:2]] == ["a0", "q1"]  # type: ignore[index]  # texts
+    assert [each.content[:2] for each in fact.kept[:2]] == ["a0", "q1"]
 
 
 def test_through_a_buffered_llm_blocks_and_history_are_append_only() -> None:

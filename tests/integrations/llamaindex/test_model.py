@@ -128,7 +128,7 @@ def test_what_is_no_llm_is_refused() -> None:
     with pytest.raises(MessageError, match=r"unknown arguments \['temperature'\]"):
         BufferedLLM(MockLLM(), temperature=0)
     with pytest.raises(MessageError, match="mode is 'fast'"):
-        BufferedLLM(MockLLM(), mode="fast")  # type: ignore[arg-type]  # what is refused
+        BufferedLLM(MockLLM(), mode="fast")
 
 
 def test_made_from_fields_alone_it_is_the_llm(server: ProviderServer) -> None:
@@ -239,7 +239,7 @@ def test_a_system_prompt_that_comes_as_a_users_message(server: ProviderServer, m
 
 
 def test_anthropic_gets_breakpoints_on_tools_system_and_messages() -> None:
-    script = [Reply(calls=(Call("look", '{"q": "x"}', "call_1"),)), "Done.", "Bye."]
+    script: list[Reply | str] = [Reply(calls=(Call("look", '{"q": "x"}', "call_1"),)), "Done.", "Bye."]
     with ProviderServer(keep_bodies=True, replies=script) as server:
         llm = BufferedLLM(anthropic_of(server))
         agent = FunctionAgent(llm=llm, tools=[LOOK], system_prompt=handbook(30))

@@ -22,10 +22,15 @@ from .templates import SYSTEM_TEMPLATES
 from .wires import wire_of
 
 if TYPE_CHECKING:
+    from llama_index.core.llms import LLM as _LLM  # what is made of an LLM is one, too
+
     from llmbuffer.fanout import Gate
     from llmbuffer.observing import Observation
     from llmbuffer.rules import Dialect
     from llmbuffer.session import Session
+
+else:
+    _LLM = object
 
 __all__ = ["BufferedLLM"]
 
@@ -55,7 +60,7 @@ class State:
         return self
 
 
-class BufferedLLM:
+class BufferedLLM(_LLM):
     """``BufferedLLM(llm)``: a copy of an LLM, of a subclass of its own class, whose prompts stay cacheable.
 
     It sees what chat engines, agents and query engines send: system prompt, tools, scratchpad. ``isinstance`` checks,
