@@ -514,7 +514,7 @@ def test_the_class_of_the_docs_passes_in_a_suite_of_its_own(tmp_path: Path) -> N
     snippets = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     first, own = snippets[0], next(snippet for snippet in snippets if "(DialectContract)" in snippet)
     (tmp_path / "test_mine.py").write_text(first + own, "utf-8")
-    plain = ["-p", "no:hypothesispytest", "-p", "no:cacheprovider", "-W", "error"]
+    plain = ["-p", "no:hypothesispytest", "-p", "no:asyncio", "-p", "no:cacheprovider", "-W", "error"]
     command = [sys.executable, "-m", "pytest", "-q", *plain, "test_mine.py"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout

@@ -31,7 +31,7 @@ _PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 # What SDKs and their HTTP clients raise without a response, and Python 3.10's asyncio when it is too late.
 _LOST = frozenset(
     {"APIConnectionError", "APITimeoutError", "ConnectError", "ConnectTimeout", "ReadError", "ReadTimeout"}
-    | {"RemoteProtocolError", "TimeoutError", "WriteError"}
+    | {"ClientConnectionError", "RemoteProtocolError", "TimeoutError", "WriteError"}
 )
 _SPENT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "credit_balance_too_low"})
 
@@ -190,7 +190,7 @@ def passing(error: BaseException) -> bool:
     status = _status(error)
     if status is not None:
         return status in _PASSING
-    return type(error).__name__ in _LOST
+    return not _LOST.isdisjoint(kind.__name__ for kind in type(error).__mro__)
 
 
 def _status(error: BaseException) -> int | None:

@@ -32,7 +32,10 @@ _ACCESS = {
     "anthropic": _Access("anthropic", ("ANTHROPIC_API_KEY",), "ANTHROPIC_BASE_URL"),
     "gemini": _Access("gemini", ("GEMINI_API_KEY", "GOOGLE_API_KEY"), "GOOGLE_GEMINI_BASE_URL"),
 }
-_LOST = ("APIConnectionError", "APITimeoutError", "ConnectError", "ConnectTimeout")
+# The last one is aiohttp's, which google-genai uses where it is installed.
+_LOST = frozenset(
+    {"APIConnectionError", "APITimeoutError", "ConnectError", "ConnectTimeout", "ClientConnectionError"}
+)
 _KEYS_REFUSED = (401, 403)
 
 
@@ -101,7 +104,7 @@ def unreachable(error: BaseException, base_url: str | None) -> str | None:
     True
     """
     where = base_url or "the provider"
-    if type(error).__name__ in _LOST:
+    if not _LOST.isdisjoint(kind.__name__ for kind in type(error).__mro__):
         return f"cannot reach {where}: {_cause(error)}; is the address right, and does the server run?"
     status = getattr(error, "status_code", getattr(error, "code", None))
     if status in _KEYS_REFUSED:
