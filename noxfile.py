@@ -84,8 +84,8 @@ CONTRACTS = {
         "langchain",
         "langchain",
         [
-            *("langchain>=1.4,<2", "langchain-core>=1.6,<2", "langgraph>=1.2,<2", "langchain-openai>=1.1"),
-            *("langchain-anthropic>=1.3", "langchain-tests>=1.1"),
+            *("langchain>=1.4,<2", "langchain-core>=1.6,<2", "langgraph>=1.2,<2", "langchain-openai>=1.6"),
+            *("langchain-anthropic>=1.7", "langchain-tests>=1.1.9"),
         ],
     ),
     "llamaindex": (

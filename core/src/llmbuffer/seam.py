@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .placing import Dynamic
     from .rules import Dialect
 
-__all__ = ["Account", "Call", "Mode", "Seam"]
+__all__ = ["Account", "Call", "Counted", "Mode", "Seam"]
 
 Mode = Literal["observe", "buffer", "team"]
 _Key = tuple[str | None, str | None]
@@ -103,7 +103,46 @@ class Call:
         return f"Call({self.plan!r}, applies={self.applies})"
 
 
-class Seam:
+class Counted:
+    """What was used by the ``seams`` of an object: one, or one for each model that it was called with."""
+
+    @property
+    def seams(self) -> tuple[Seam, ...]:
+        """The seams so far."""
+        raise NotImplementedError
+
+    def account(self, *, conversation: str | None = None, member: str | None = None) -> Account:
+        """What was used in all, in a conversation, by a member, or by a member in a conversation."""
+        found = (each.account(conversation=conversation, member=member) for each in self.seams)
+        return sum(found, Account())
+
+    @property
+    def usage(self) -> Usage:
+        """All that was reported."""
+        return self.account().usage
+
+    @property
+    def breaks(self) -> tuple[CacheBreak, ...]:
+        """The alarms; of many, the latest."""
+        return self.account().breaks
+
+    @property
+    def ledger(self) -> Ledger:
+        """Every request of the sessions that are kept, by time."""
+        return Ledger.of([session for each in self.seams for session in each.sessions])
+
+    def forget(self, conversation: str, member: str | None = None) -> bool:
+        """Let go of a conversation, or of one member's part in it; what it used stays counted. Whether there was any."""
+        found = [each.forget(conversation, member) for each in self.seams]  # in all of them
+        return any(found)
+
+    def reset(self) -> None:
+        """Let go of all conversations, of what was learned, and of the accounts."""
+        for each in self.seams:
+            each.reset()
+
+
+class Seam(Counted):
     """The sessions behind one wrapped model of a framework, one for each conversation (and member), and their accounts.
 
     ``session`` is what all of them fork from; without one, a new one for ``model`` and ``dialect`` (default: OpenAI's).
@@ -221,24 +260,14 @@ class Seam:
         return sum(found, Account())
 
     @property
-    def usage(self) -> Usage:
-        """All that was reported."""
-        return self.account().usage
-
-    @property
-    def breaks(self) -> tuple[CacheBreak, ...]:
-        """All alarms."""
-        return self.account().breaks
+    def seams(self) -> tuple[Seam, ...]:
+        """This one."""
+        return (self,)
 
     @property
     def sessions(self) -> tuple[Session, ...]:
         """The sessions that are kept, the one used longest ago first."""
         return self._router.sessions
-
-    @property
-    def ledger(self) -> Ledger:
-        """Every request of the sessions that are kept, by time."""
-        return Ledger.of(self.sessions)
 
     def _enter(self, key: _Key, seen: Observation | None) -> None:
         if seen is None:

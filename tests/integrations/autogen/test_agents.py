@@ -317,7 +317,7 @@ def test_a_fallback_to_another_model_has_a_seam_of_its_own() -> None:
         llm["config_list"].append({**llm["config_list"][0], "model": "gpt-5.6"})
         agent = assistant(server, "buffer", llm_config=llm)
         person().initiate_chat(agent, message="Hello", silent=True)
-        assert [seam.session.context.model for seam in agent.seams.all] == ["gpt-5.5", "gpt-5.6"]
+        assert [seam.session.context.model for seam in agent.seams.seams] == ["gpt-5.5", "gpt-5.6"]
         assert agent.usage == server.usage()
 
 

@@ -218,7 +218,7 @@ def test_a_cleared_group_begins_a_new_conversation() -> None:
         user = person()
         for _ in range(2):
             user.initiate_chat(manager, message="Where is it?", silent=True)
-        assert len({where for seam in chat.seams.all for where, _ in seam.accounts}) == 2
+        assert len({where for seam in chat.seams.seams for where, _ in seam.accounts}) == 2
         assert chat.seams.account().breaks == ()
 
 

@@ -7,8 +7,6 @@ the wire. It needs pytest, the extra ``simulate`` and whatever SDK the framework
 
 from __future__ import annotations
 
-import pytest
-
 from .adapter.acting import AnswersInEveryWay, FreezesTools, GivesObjects, RunsTools
 from .adapter.examples import CAPABILITIES, AdapterExamples, Agent, Group, Setup
 from .adapter.keeping import FollowsItsHost, KeepsConversationsApart, Resumes
@@ -16,6 +14,7 @@ from .adapter.many import SharesForks, SharesTeams
 from .adapter.reading import LeavesTheUnknown, ReadsMessages, StripsMarks
 from .adapter.telling import PassesErrors, TellsUsage
 from .adapter.wire import AppendsOnly, MovesDynamicText, ObservesOnly
+from .promises import left_out
 
 __all__ = ["CAPABILITIES", "AdapterContract", "AdapterExamples", "Agent", "Group", "Setup"]
 
@@ -47,20 +46,5 @@ class AdapterContract(
 
     def test_nothing_is_left_out_without_a_reason(self) -> None:
         """A test that was overridden or taken away is marked ``xfail`` or ``skip``, with a reason."""
-        silent = [
-            name
-            for name in dir(AdapterContract)
-            if name.startswith("test_")
-            and getattr(type(self), name, None) is not getattr(AdapterContract, name)
-            and not _reasons(getattr(type(self), name, None))
-        ]
+        silent = left_out(AdapterContract, type(self))
         assert silent == [], "mark these with @pytest.mark.xfail(reason=…) or skip(reason=…)"
-
-
-def _reasons(test: object) -> list[str]:
-    marks: list[pytest.Mark] = getattr(test, "pytestmark", [])
-    return [
-        each.kwargs["reason"]
-        for each in marks
-        if each.name in ("skip", "xfail") and each.kwargs.get("reason")
-    ]

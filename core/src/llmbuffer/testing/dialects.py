@@ -6,13 +6,12 @@ small mixins, one a capability. It needs pytest and nothing else: no SDK, no net
 
 from __future__ import annotations
 
-import pytest
-
 from .dialect.examples import DialectExamples
 from .dialect.rendering import LosesNothing, RendersPurely
 from .dialect.replies import ReadsReplies, ReadsUsage, Sends, Streams
 from .dialect.requests import KeepsPrefix, PlacesDynamicText, PlacesMarks, RoutesByKey
 from .dialect.rules import BindsByModel, KeepsProtocol, NamesSources
+from .promises import left_out
 
 __all__ = ["DialectContract", "DialectExamples"]
 
@@ -40,20 +39,5 @@ class DialectContract(
 
     def test_nothing_is_left_out_without_a_reason(self) -> None:
         """A test that was overridden or taken away is marked ``xfail`` or ``skip``, with a reason."""
-        silent = [
-            name
-            for name in dir(DialectContract)
-            if name.startswith("test_")
-            and getattr(type(self), name, None) is not getattr(DialectContract, name)
-            and not _reasons(getattr(type(self), name, None))
-        ]
+        silent = left_out(DialectContract, type(self))
         assert silent == [], "mark these with @pytest.mark.xfail(reason=…) or skip(reason=…)"
-
-
-def _reasons(test: object) -> list[str]:
-    marks: list[pytest.Mark] = getattr(test, "pytestmark", [])
-    return [
-        mark.kwargs["reason"]
-        for mark in marks
-        if mark.name in ("skip", "xfail") and mark.kwargs.get("reason")
-    ]

@@ -6,8 +6,7 @@ needs pytest and nothing else: no SDK, no network.
 
 from __future__ import annotations
 
-import pytest
-
+from .promises import left_out
 from .store.examples import DIALECTS, StoreExamples
 from .store.privacy import PartsTenants, Seals
 from .store.sessions import GuardsTips, KeepsSessions, SharesRows
@@ -38,20 +37,5 @@ class StoreContract(
 
     def test_nothing_is_left_out_without_a_reason(self) -> None:
         """A test that was overridden or taken away is marked ``xfail`` or ``skip``, with a reason."""
-        silent = [
-            name
-            for name in dir(StoreContract)
-            if name.startswith("test_")
-            and getattr(type(self), name, None) is not getattr(StoreContract, name)
-            and not _reasons(getattr(type(self), name, None))
-        ]
+        silent = left_out(StoreContract, type(self))
         assert silent == [], "mark these with @pytest.mark.xfail(reason=…) or skip(reason=…)"
-
-
-def _reasons(test: object) -> list[str]:
-    marks: list[pytest.Mark] = getattr(test, "pytestmark", [])
-    return [
-        each.kwargs["reason"]
-        for each in marks
-        if each.name in ("skip", "xfail") and each.kwargs.get("reason")
-    ]

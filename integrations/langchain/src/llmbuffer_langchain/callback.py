@@ -11,17 +11,15 @@ from langchain_core.callbacks import BaseCallbackHandler
 
 from llmbuffer import Session, StableContext
 from llmbuffer.dialects.openai_chat import OpenAIChat
-from llmbuffer.seam import Account, Call, Seam
+from llmbuffer.seam import Call, Counted, Seam
 
 from .calling import NAMELESS, usage_of
 from .convert import LangChainHost
 from .where import Named, at, where
 
 if TYPE_CHECKING:
-    from llmbuffer.breaks import CacheBreak
     from llmbuffer.observing import Observation
     from llmbuffer.rules import Dialect
-    from llmbuffer.usage import Usage
 
 __all__ = ["BufferCallbackHandler"]
 
@@ -34,7 +32,7 @@ _DIALECTS = {
 }
 
 
-class BufferCallbackHandler(BaseCallbackHandler):
+class BufferCallbackHandler(Counted, BaseCallbackHandler):
     """Tells what the prompts of a run read from the cache, and what broke it: ``invoke(…, {"callbacks": [handler]})``.
 
     It observes only; models, messages and settings stay as they are. ``account``, ``usage`` and ``breaks`` tell what was
@@ -122,21 +120,6 @@ class BufferCallbackHandler(BaseCallbackHandler):
         """The seam of each model that was called."""
         with self._lock:
             return tuple(self._seams.values())
-
-    def account(self, *, conversation: str | None = None, member: str | None = None) -> Account:
-        """What was used in all, in a conversation, by a member, or by a member in a conversation."""
-        found = (seam.account(conversation=conversation, member=member) for seam in self.seams)
-        return sum(found, Account())
-
-    @property
-    def usage(self) -> Usage:
-        """All that was reported."""
-        return self.account().usage
-
-    @property
-    def breaks(self) -> tuple[CacheBreak, ...]:
-        """All alarms."""
-        return self.account().breaks
 
     def __repr__(self) -> str:
         return f"BufferCallbackHandler(models={len(self._seams)}, requests={self.account().requests})"

@@ -11,8 +11,7 @@ from langchain.agents.middleware import AgentMiddleware
 from langchain_core.language_models import BaseChatModel
 
 from llmbuffer.errors import MessageError
-from llmbuffer.ledger import Ledger
-from llmbuffer.seam import Account
+from llmbuffer.seam import Counted
 
 from .calling import Wiring
 from .model import is_buffered, wired
@@ -20,19 +19,17 @@ from .where import AGENT, Named, at, thread_of
 
 if TYPE_CHECKING:
     from llmbuffer import Session
-    from llmbuffer.breaks import CacheBreak
     from llmbuffer.observing import Observation
     from llmbuffer.reconcile import Policy
     from llmbuffer.rules import Dialect
     from llmbuffer.seam import Mode, Seam
-    from llmbuffer.usage import Usage
 
 __all__ = ["BufferedMiddleware"]
 
 _MODELS = 32  # of one agent, as middlewares choose among them
 
 
-class BufferedMiddleware(AgentMiddleware):
+class BufferedMiddleware(Counted, AgentMiddleware):
     """Keeps the prompts of an agent cacheable: ``create_agent(model, tools, middleware=[…, BufferedMiddleware()])``.
 
     Put it last, so that it is the innermost: it wraps the model that the others chose, and sees their final prompt.
@@ -123,36 +120,6 @@ class BufferedMiddleware(AgentMiddleware):
             if not self._models:
                 raise MessageError("no model was called yet: the seam is there after the agent's first call")
             return next(reversed(self._models.values()))[2].seam
-
-    def account(self, *, conversation: str | None = None, member: str | None = None) -> Account:
-        """What was used in all, in a conversation (a thread), by a member (an agent's name), or by one in the other."""
-        found = (seam.account(conversation=conversation, member=member) for seam in self.seams)
-        return sum(found, Account())
-
-    @property
-    def usage(self) -> Usage:
-        """All that was reported."""
-        return self.account().usage
-
-    @property
-    def breaks(self) -> tuple[CacheBreak, ...]:
-        """All alarms."""
-        return self.account().breaks
-
-    @property
-    def ledger(self) -> Ledger:
-        """Every request of the conversations that are kept, by time."""
-        return Ledger.of([session for seam in self.seams for session in seam.sessions])
-
-    def forget(self, conversation: str, member: str | None = None) -> bool:
-        """Let go of a conversation, or of one member's part in it; whether there was any."""
-        found = [seam.forget(conversation, member) for seam in self.seams]  # in all of them
-        return any(found)
-
-    def reset(self) -> None:
-        """Let go of all conversations, of what was learned, and of the accounts."""
-        for seam in self.seams:
-            seam.reset()
 
     def __repr__(self) -> str:
         return f"BufferedMiddleware(mode={self._options['mode']!r}, models={len(self._models)})"

@@ -88,7 +88,7 @@ class BufferedGroupChat(GroupChat):
     @property
     def accounts(self) -> dict[str, Account]:
         """What each member used, by its name; the choice of speakers and summaries under names of their own."""
-        names = {member for seam in self.seams.all for _, member in seam.accounts if member is not None}
+        names = {member for seam in self.seams.seams for _, member in seam.accounts if member is not None}
         return {name: self.seams.account(member=name) for name in sorted(names)}
 
     # The conversation

@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 from threading import RLock
 from typing import get_args
 
-from llmbuffer import Session, StableContext, Usage
+from llmbuffer import Session, StableContext
 from llmbuffer.errors import MessageError
 from llmbuffer.observing import Observation
 from llmbuffer.reconcile import Policy
 from llmbuffer.rules import Dialect
-from llmbuffer.seam import Account, Mode, Seam
+from llmbuffer.seam import Counted, Mode, Seam
 
 from .gates import Gates
 from .host import ConversableHost
@@ -29,7 +29,7 @@ _DIALECTS = {
 _ORIGINS = RLock()
 
 
-class Seams:
+class Seams(Counted):
     """One seam for each model, all with the same settings; what was used is summed over them.
 
     A ``config_list`` may fall back to another model, and caches of models have nothing in common. ``session`` is what the
@@ -91,24 +91,10 @@ class Seams:
         )
 
     @property
-    def all(self) -> tuple[Seam, ...]:
+    def seams(self) -> tuple[Seam, ...]:
         """The seams so far, the first one first."""
         with self._lock:
             return tuple(self._seams.values())
-
-    def account(self, *, conversation: str | None = None, member: str | None = None) -> Account:
-        """What was used in all, in a conversation, by a member, or by a member in a conversation."""
-        return sum((each.account(conversation=conversation, member=member) for each in self.all), Account())
-
-    @property
-    def usage(self) -> Usage:
-        """All that was reported."""
-        return self.account().usage
-
-    def forget(self, conversation: str, member: str | None = None) -> None:
-        """Let go of a conversation; what it used stays counted."""
-        for each in self.all:
-            each.forget(conversation, member)
 
     def forks(self, number: int) -> list[Seams]:
         """Seams with the same settings, each off forks of the sessions behind these: with their prefix and routing key.
@@ -134,4 +120,4 @@ class Seams:
         return nullcontext() if self._gates is None else self._gates.passing(member)
 
     def __repr__(self) -> str:
-        return f"Seams(mode={self.mode!r}, models={[each.session.context.model for each in self.all]})"
+        return f"Seams(mode={self.mode!r}, models={[each.session.context.model for each in self.seams]})"
