@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from tests.integrations.agentchat.ac_agents import ChatAgent, ChatGroup, forked
+from tests.integrations.promises import agree
 
 from llmbuffer.reconcile import Host
 from llmbuffer.testing.adapters import CAPABILITIES, AdapterContract, Agent, Group, Setup
+from llmbuffer_autogen import plugin
 from llmbuffer_autogen.agentchat import ModelHost
 
 # The framework dumps parsed replies by the class of unparsed ones.
@@ -36,3 +38,7 @@ class TestAgentchat(AdapterContract):
 
     def group(self, url: str, setup: Setup, personas: Mapping[str, str]) -> Group:
         return ChatGroup(url, setup, personas)
+
+
+def test_the_plugin_says_what_the_contract_tries() -> None:
+    agree(plugin.CAPABILITIES, TestAgentchat.capabilities)

@@ -9,10 +9,12 @@ from typing import Any
 
 from autogen import ConversableAgent, GroupChatManager
 from tests.integrations.autogen.chats import config, equip, no_calls, once, person, streaming
+from tests.integrations.promises import agree
 
 from llmbuffer import Message
 from llmbuffer.testing import AdapterContract, Agent, Group, Setup
 from llmbuffer.testing.scripts import schema_of
+from llmbuffer_autogen import plugin
 from llmbuffer_autogen.classic import BufferedConversableAgent, BufferedGroupChat, fork_group_chat
 from llmbuffer_autogen.classic.host import ConversableHost
 
@@ -198,3 +200,7 @@ class TestClassic(AdapterContract):
 def test_a_person_stops_at_a_reply_that_calls_nothing() -> None:
     assert no_calls({"content": "Done."})
     assert not no_calls({"tool_calls": [{"id": "1"}]})
+
+
+def test_the_plugin_says_what_the_contract_tries() -> None:
+    agree(plugin.CAPABILITIES, TestClassic.capabilities)

@@ -8,7 +8,9 @@ import sys
 import pytest
 
 import llmbuffer_autogen
+from llmbuffer.frameworks import fits
 from llmbuffer_autogen.generations import CLASSIC, installed, needed
+from llmbuffer_autogen.plugin import FRAMEWORKS
 
 
 def test_one_classic_distribution_is_here_and_no_other_version() -> None:
@@ -68,3 +70,21 @@ def test_names_are_found_when_they_are_used() -> None:
     assert llmbuffer_autogen.BufferedConversableAgent.__name__ == "BufferedConversableAgent"
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = llmbuffer_autogen.Nothing
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        *(("autogen", version) for version in ("0.8.1", "0.9", "0.14.1")),
+        *(("ag2", version) for version in ("0.8.1", "0.9.9", "1.0")),
+        *(("pyautogen", version) for version in ("0.8", "0.9.0", "0.10.0")),
+    ],
+)
+def test_the_plugin_lists_the_versions_that_can_be_used(name: str, version: str) -> None:
+    try:
+        needed("classic", {name: version})
+    except ImportError:
+        usable = False
+    else:
+        usable = True
+    assert fits(version, dict(FRAMEWORKS)[name]) is usable

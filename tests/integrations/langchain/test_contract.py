@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 from tests.integrations.langchain.lc_agents import LangChainExamples
+from tests.integrations.promises import agree
 
 from llmbuffer.testing import AdapterContract
 from llmbuffer.testing.adapter.stage import changed
 from llmbuffer.testing.adapter.wire import played, script_for, setup_of
+from llmbuffer_langchain import framework, plugin
 
 CHAT = [("openai", "gpt-5.5"), ("openai", "gpt-5.6")]
 
@@ -59,3 +61,21 @@ def _plain(value: Any) -> Any:
         if isinstance(text, str) and out.get("type") != "tool_result":
             out[key] = [{"type": "input_text" if "input" in str(out.get("type")) else "text", "text": text}]
     return out
+
+
+def test_the_plugin_says_what_the_contract_tries() -> None:
+    agree(plugin.CAPABILITIES, LangChainExamples.capabilities)
+
+
+@pytest.mark.parametrize(
+    ("needed", "told"),
+    [
+        ("no-such-framework", "no-such-framework is not installed"),
+        ("langchain-core", "langchain-core [0-9.]+ is installed"),
+    ],
+)
+def test_a_missing_or_old_framework_is_told_in_one_line(needed: str, told: str) -> None:
+    with pytest.raises(
+        ImportError, match=rf"{told}, needed is >=99: pip install 'llmbuffer\[langchain\]>=1'$"
+    ):
+        framework.check(((needed, ">=99"),))

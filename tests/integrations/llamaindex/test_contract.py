@@ -16,11 +16,12 @@ from llama_index.core.tools import FunctionTool
 from llama_index.llms.anthropic import Anthropic
 from llama_index.llms.openai import OpenAI
 from pydantic import create_model
+from tests.integrations.promises import agree
 
 from llmbuffer import Message
 from llmbuffer.reconcile import Host, persona
 from llmbuffer.testing.adapters import CAPABILITIES, AdapterContract, Agent, Group, Setup
-from llmbuffer_llamaindex import BufferedLLM, LlamaHost, fork_workflow
+from llmbuffer_llamaindex import BufferedLLM, LlamaHost, fork_workflow, plugin
 
 HOST = LlamaHost()
 
@@ -172,7 +173,7 @@ class Round(Group):
 class TestLlamaIndex(AdapterContract):
     """``FunctionAgent`` with ``BufferedLLM``; models that LlamaIndex knows by name."""
 
-    capabilities = frozenset(CAPABILITIES) - {"ours"}
+    capabilities = frozenset(CAPABILITIES)
     served = (("openai", "gpt-5.5"), ("openai", "gpt-5.6-sol"), ("anthropic", "claude-sonnet-5-5"))
     marked = ("openai", "gpt-5.6-sol")
 
@@ -202,3 +203,7 @@ class TestLlamaIndex(AdapterContract):
 
     def group(self, url: str, setup: Setup, personas: Mapping[str, str]) -> Group:
         return Round(url, setup, personas)
+
+
+def test_the_plugin_says_what_the_contract_tries() -> None:
+    agree(plugin.CAPABILITIES, TestLlamaIndex.capabilities)

@@ -162,6 +162,7 @@ def test_a_missing_or_old_framework_is_told_in_one_line(
 
 def test_it_is_found_as_a_plugin() -> None:
     assert get_adapter("llamaindex") is llmbuffer_llamaindex
+    assert set(llmbuffer_llamaindex.__all__) <= set(dir(llmbuffer_llamaindex))
 
 
 def test_the_examples_in_docstrings_hold() -> None:

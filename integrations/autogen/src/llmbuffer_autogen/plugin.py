@@ -10,8 +10,9 @@ from llmbuffer.hookspecs import Register, hookimpl
 __all__ = ["CAPABILITIES", "FRAMEWORKS", "register_adapters"]
 
 FRAMEWORKS = (
-    ("autogen", ">=0.14,<0.15"),
-    ("ag2", "<1"),
+    ("autogen", ">=0.9,<0.15"),
+    ("ag2", ">=0.9,<1"),
+    ("pyautogen", ">=0.9,<0.10"),
     ("autogen-agentchat", ">=0.7.5,<0.8"),
 )
 CAPABILITIES = ("observe", "buffer", "team", "fork", "async", "stream", "structured")

@@ -10,7 +10,7 @@ from llmbuffer.hookspecs import Register, hookimpl
 __all__ = ["CAPABILITIES", "FRAMEWORKS", "register_adapters"]
 
 FRAMEWORKS = (("crewai", ">=1.15,<2"),)
-CAPABILITIES = ("observe", "buffer", "team", "fork", "async", "stream", "structured", "summary")
+CAPABILITIES = ("observe", "buffer", "fork", "async", "stream", "structured", "summary")
 
 
 def _module() -> Any:

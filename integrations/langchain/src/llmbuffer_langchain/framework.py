@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from llmbuffer.errors import PluginError
 from llmbuffer.frameworks import installed
 
 __all__ = ["NEEDED", "check"]
@@ -11,13 +10,13 @@ NEEDED = (("langchain-core", ">=1.6,<2"), ("langchain", ">=1.4,<2"), ("langgraph
 
 
 def check(needed: tuple[tuple[str, str], ...] = NEEDED) -> None:
-    """Raise ``PluginError``, in one line, where LangChain is missing or of a version that the adapter does not know.
+    """Raise ``ImportError``, in one line, where LangChain is missing or of a version that the adapter does not know.
 
     >>> check((("no-such-framework", ">=1"),))
     Traceback (most recent call last):
-    llmbuffer.errors.PluginError: llmbuffer_langchain: no-such-framework is not installed, needed is >=1: pip install 'llmbuffer[langchain]>=1'
+    ImportError: llmbuffer_langchain: no-such-framework is not installed, needed is >=1: pip install 'llmbuffer[langchain]>=1'
     """
     for each in needed:
         problem = installed([each])[0].problem
         if problem is not None:
-            raise PluginError(f"llmbuffer_langchain: {problem}: pip install 'llmbuffer[langchain]>=1'")
+            raise ImportError(f"llmbuffer_langchain: {problem}: pip install 'llmbuffer[langchain]>=1'")

@@ -54,3 +54,7 @@ def __getattr__(name: str) -> Any:
 
         check()
     return getattr(import_module(place, __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
