@@ -6,6 +6,7 @@ lines of JSON:
 * ``{"do": "script", "scripts": […]}``: for each step of each script what would be sent, each message given once and then by
   its number;
 * ``{"do": "time", "sizes": […]}``: time of a turn at so many messages, in units of a reference that is measured beside it;
+* ``{"do": "compact", "size": N}``: time of the first request of N messages that do not fit, in the same units;
 * ``{"do": "memory", "size": N}``: bytes held at N messages, over the bytes of their text.
 """
 
@@ -142,6 +143,20 @@ def timed(make, sizes, out):
         out({"size": size, "units": min(found) / min(units)})
 
 
+def compacted(make, size, out):
+    """The request that makes N messages fit a window of half of them; whatever the peer does for that."""
+    found, units = [], []
+    for _ in range(5):
+        units.append(reference())
+        peer = make("You are kind. " * 100, [], size * CHARACTERS // 8, Summaries(100))
+        peer.add([said(index) for index in range(size - 1)])
+        start = time.perf_counter()
+        peer.add([said(0)])
+        peer.render(peer.ask(""))
+        found.append(time.perf_counter() - start)
+    out({"size": size, "units": min(found) / min(units)})
+
+
 def said(index):
     """A message of a conversation that begins with the user."""
     return {"role": "assistant" if index % 2 else "user", "content": text(index)}
@@ -172,5 +187,7 @@ def run(peers):
         script(make, job, out)
     elif job["do"] == "time":
         timed(make, job["sizes"], out)
+    elif job["do"] == "compact":
+        compacted(make, job["size"], out)
     else:
         memory(make, job["size"], out)

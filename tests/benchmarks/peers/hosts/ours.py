@@ -22,7 +22,7 @@ class Buffered(common.Peer):
         self.session = Session(
             StableContext("gpt-5.5", system, tools),
             tokens=EstimateCounter(),
-            compaction=Compaction(window, hooks=hooks) if window < 10**6 else None,
+            compaction=Compaction(window, hooks=hooks) if window < 10**7 else None,
         )
         self.asked = None
 
