@@ -155,8 +155,11 @@ def test_an_adapter_is_found_by_name(sound: Callable[..., Plugins]) -> None:
 @pytest.mark.parametrize(
     ("frameworks", "told"),
     [
-        ((("no-such-framework", ">=1.6,<2"),), "no-such-framework is not installed, needed is >=1.6,<2$"),
-        ((("pytest", "<1"),), r"pytest \d[\d.]* is installed, needed is <1$"),
+        (
+            (("no-such-framework", ">=1.6,<2"),),
+            "no-such-framework is not installed, needed is >=1.6,<2: pip install 'no-such-framework>=1.6,<2'$",
+        ),
+        ((("pytest", "<1"),), r"pytest \d[\d.]* is installed, needed is <1: pip install 'pytest<1'$"),
     ],
 )
 def test_a_framework_that_is_missing_or_too_old_is_one_line(
@@ -225,11 +228,12 @@ def test_the_command_lists_what_is_broken(
 
 @pytest.mark.parametrize("name", ["langchain", "crewai", "autogen", "llamaindex"])
 def test_our_adapters_name_the_versions_that_they_depend_on(name: str) -> None:
-    """What the plugin says is what the distribution says; `ag2<1` installs the same package as `autogen`."""
+    """What the plugin says is what the distribution says; classic AutoGen has three, and the adapter takes older ones too."""
     root = Path(__file__).parents[2] / "integrations" / name
     told = run_path(str(root / "src" / f"llmbuffer_{name}" / "plugin.py"))["FRAMEWORKS"]
     lines = (root / "pyproject.toml").read_text("utf-8")
-    needed = dict(re.findall(r'"([\w-]+)(?:\[[\w,-]+\])?([<>=][^"]*)"', lines)) | {"ag2": "<1"}
+    needed = dict(re.findall(r'"([\w-]+)(?:\[[\w,-]+\])?([<>=][^"]*)"', lines))
+    needed |= {"autogen": ">=0.9,<0.15", "ag2": ">=0.9,<1", "pyautogen": ">=0.9,<0.10"}
     assert {each: needed[each] for each, _ in told} == dict(told)
 
 

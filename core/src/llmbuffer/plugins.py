@@ -57,7 +57,8 @@ class Offer(msgspec.Struct, frozen=True):
         if not problems or None in problems:
             return None
         told = "; ".join(filter(None, problems))
-        return f"adapter {self.name!r} of distribution {self.distribution!r} ({self.version}): {told}"
+        way = " or ".join(f"'{name}{needed}'" for name, needed in self.frameworks)
+        return f"adapter {self.name!r} of distribution {self.distribution!r} ({self.version}): {told}: pip install {way}"
 
 
 class Broken(msgspec.Struct, frozen=True):

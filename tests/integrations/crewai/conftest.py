@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from importlib import import_module
-from importlib.util import find_spec
 
 import pytest
 
@@ -20,13 +18,12 @@ os.environ["OPENAI_API_KEY"] = os.environ["ANTHROPIC_API_KEY"] = "none"
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # CrewAI's own, of imports and of names of its fields
     import crewai
+    import crewai.llms.retry
     import crewai.tools
 
-    # The first versions have no such module: they ask once.
-    retry = import_module("crewai.llms.retry") if find_spec("crewai.llms.retry") else None
-
-if retry is not None:  # CrewAI waits for seconds and asks again, and has no setting for it
-    vars(retry)["_LLM_RATE_LIMIT_MAX_ATTEMPTS"] = 1
+crewai.llms.retry._LLM_RATE_LIMIT_MAX_ATTEMPTS = (
+    1  # CrewAI waits for seconds and asks again, and has no setting for it
+)
 
 FIELDS = "ignore:(.* is )?deprecated:DeprecationWarning"  # CrewAI reads fields of its own
 RENDERED = "CrewAI sends a request inside of a text of its own, and bare when it has become history"

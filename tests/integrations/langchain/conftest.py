@@ -21,6 +21,8 @@ BORN_THERE = (
     "ignore:Pydantic serializer warnings:UserWarning",
     "ignore:The model 'claude-sonnet-4-5' is deprecated:DeprecationWarning",
     "ignore:Received a Pydantic BaseModel V1 schema:UserWarning",
+    # The SDK clients are shared by models and closed by nobody.
+    "ignore:unclosed (<socket|transport):ResourceWarning",
 )
 
 

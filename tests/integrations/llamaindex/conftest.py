@@ -17,11 +17,12 @@ pytest.importorskip("llama_index.core", reason="llama-index-core is not installe
 
 
 HERE = Path(__file__).resolve().parent
-# Of the framework's own making: it inspects its pydantic models member by member, and never closes its SDK clients.
+# Of the framework's own making: it inspects its pydantic models member by member, and never closes its SDK clients and databases.
 BORN_THERE = (
     "ignore::pydantic.warnings.PydanticDeprecatedSince20",
     "ignore::pydantic.warnings.PydanticDeprecatedSince211",
     "ignore:unclosed:ResourceWarning",
+    "ignore:<aiosqlite.* was deleted before being closed:ResourceWarning",
     "ignore:is_running called from within a step:DeprecationWarning",
     "ignore:Pydantic serializer warnings:UserWarning",
 )

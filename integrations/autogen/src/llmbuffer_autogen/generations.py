@@ -59,7 +59,8 @@ def _classic(found: Mapping[str, str]) -> str:
         if name in found and (end is None or _number(found[name]) < end)
     }
     if ours.get("autogen") == ours.get("ag2"):
-        ours.pop("autogen", None)  # up to 0.14.0 it holds no files, it only asks for the ag2 of its own version
+        # Up to 0.14.0 autogen holds no files, it only asks for the ag2 of its own version.
+        ours.pop("autogen", None)
     told = " and ".join(f"{name} {version}" for name, version in ours.items())
     if len(ours) > 1:
         raise ImportError(

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 __all__ = ["OLDEST", "check"]
 
-OLDEST = (0, 14)
+OLDEST = (0, 14, 6)  # older ones drop all parallel tool calls but one with the workflows of today
 _INSTALL = "install it with pip install 'llmbuffer[llamaindex]>=1'"
 
 
@@ -21,7 +21,7 @@ def check() -> None:
         ) from None
     if _numbers(found) < OLDEST:
         raise ImportError(
-            f"llmbuffer_llamaindex needs llama-index-core 0.14 or newer, found {found}: {_INSTALL}"
+            f"llmbuffer_llamaindex needs llama-index-core 0.14.6 or newer, found {found}: {_INSTALL}"
         )
 
 
@@ -29,6 +29,6 @@ def _numbers(text: str) -> tuple[int, ...]:
     """The leading numbers of a version.
 
     >>> _numbers("0.14.25.post1")
-    (0, 14)
+    (0, 14, 25)
     """
-    return tuple(int(each) for each in re.findall(r"\d+", text)[:2])
+    return tuple(int(each) for each in re.findall(r"\d+", text)[:3])

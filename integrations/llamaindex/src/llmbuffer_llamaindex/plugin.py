@@ -9,7 +9,7 @@ from llmbuffer.hookspecs import Register, hookimpl
 
 __all__ = ["CAPABILITIES", "FRAMEWORKS", "register_adapters"]
 
-FRAMEWORKS = (("llama-index-core", ">=0.14,<0.15"),)
+FRAMEWORKS = (("llama-index-core", ">=0.14.6,<0.15"),)
 CAPABILITIES = ("observe", "buffer", "team", "fork", "async", "stream", "structured", "memory", "summary")
 
 
