@@ -79,7 +79,7 @@ CONTRACTS = {
         "autogen",
         ["autogen-agentchat>=0.7.5,<0.8", "autogen-ext[openai,anthropic]>=0.7.5,<0.8"],
     ),
-    "crewai": ("crewai", "crewai", ["crewai>=1.15.24,<2", "anthropic>=1"]),
+    "crewai": ("crewai", "crewai", ["crewai>=1.15.29,<2", "anthropic>=1"]),
     "langchain": (
         "langchain",
         "langchain",
@@ -178,7 +178,7 @@ PEERS = {
         "autogen-ext[openai]>=0.7.5,<0.8",
     ],
     "llamaindex": ["llama-index-core>=0.14.6,<0.15", "llama-index-llms-openai>=0.8"],
-    "crewai": ["crewai>=1.15.24,<2"],
+    "crewai": ["crewai>=1.15.29,<2"],
     "core": ["./core"],
 }
 

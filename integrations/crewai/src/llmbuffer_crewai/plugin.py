@@ -9,7 +9,7 @@ from llmbuffer.hookspecs import Register, hookimpl
 
 __all__ = ["CAPABILITIES", "FRAMEWORKS", "register_adapters"]
 
-FRAMEWORKS = (("crewai", ">=1.15.24,<2"),)
+FRAMEWORKS = (("crewai", ">=1.15.29,<2"),)
 CAPABILITIES = ("observe", "buffer", "fork", "async", "stream", "structured", "summary")
 
 
