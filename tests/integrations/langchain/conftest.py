@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,19 @@ BORN_THERE = (
     # The SDK clients are shared by models and closed by nobody.
     "ignore:unclosed (<socket|transport):ResourceWarning",
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Also for what is found when the process ends: marks of tests do not count there."""
+    for warning in BORN_THERE[-1:]:
+        config.addinivalue_line("filterwarnings", warning)
+
+
+def pytest_sessionfinish() -> None:
+    """Let go of the shared clients while nobody minds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
