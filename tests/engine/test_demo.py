@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -80,9 +81,14 @@ def test_a_server_that_does_not_start_is_explained(monkeypatch: pytest.MonkeyPat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupt_while_the_server_starts_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("handing_over", [False, True])
+def test_an_interrupt_while_the_server_starts_leaves_no_process(
+    monkeypatch: pytest.MonkeyPatch, handing_over: bool
+) -> None:
+    """Also where the main thread has not come back from the call that gave the start to another."""
     need("xllamacpp", "gguf")
     kills: list[Any] = []
+    raised = threading.Event()
 
     class Interrupted(threading.Timer):
         """Started when the process runs and its address is waited for."""
@@ -90,7 +96,16 @@ def test_an_interrupt_while_the_server_starts_leaves_no_process(monkeypatch: pyt
         def start(self) -> None:
             kills.append(self.function)
             signal.raise_signal(signal.SIGINT)
+            raised.set()
 
+    class Starter(ThreadPoolExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            future = super().submit(*args, **kwargs)
+            if handing_over:
+                raised.wait()
+            return future
+
+    monkeypatch.setattr("llmbuffer.demo.engines.ThreadPoolExecutor", Starter)
     monkeypatch.setattr("llmbuffer.engine.server.Timer", Interrupted)
     with (
         engines.fresh_engines(SCRIPT, measured=True, threads=1) as fresh,

@@ -6,7 +6,7 @@ import errno
 import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -77,15 +77,15 @@ def fresh_engines(script: Script, *, measured: bool, threads: int) -> Iterator[F
 def _started(server: EngineServer) -> Iterator[str]:
     """The address of the server, which is ended with the block.
 
-    It is started in a thread: signals interrupt the main one alone, so no process begins that nobody knows of.
+    It is started in a thread: signals interrupt the main one alone, so no process begins that nobody knows of. Wherever the
+    main one is then, the thread is waited for, and what it started is ended.
     """
-    with ThreadPoolExecutor(1) as starter:
-        starting = starter.submit(server.start)
-        try:
-            yield _address(starting)
-        finally:
-            wait([starting])
-            server.stop()
+    try:
+        with ThreadPoolExecutor(1) as starter:
+            url = _address(starter.submit(server.start))
+        yield url
+    finally:
+        server.stop()
 
 
 def _address(starting: Future[EngineServer]) -> str:

@@ -85,10 +85,10 @@ class EngineServer:
         assert self._process.stdout is not None, "it is a pipe"
         # The end of the process ends the wait for its first line.
         limit = Timer(self._wait, self._process.kill)
-        limit.start()
         try:
+            limit.start()
             address = self._process.stdout.readline().strip()
-        except BaseException:  # interrupted: nobody else will end it
+        except BaseException:  # interrupted, or no thread is to be had: nobody else will end it
             self.stop()
             raise
         finally:
