@@ -9,13 +9,15 @@ from pathlib import Path
 
 import nox
 
-nox.needs_version = ">=2024.10"
+nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "types", "tests", "contract", "docs", "build"]
-
 ROOT = Path(__file__).parent
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+nox.options.sessions = [
+    *("lint", "types", "tests", "contract", "docs", "notebooks", "build"),
+    *(f"extras-{python}(installer='uv')" for python in PYTHONS),  # pip takes half an hour for each
+]
 OLDEST = PYTHONS[0]
 CORE_EXTRAS = [
     *(
@@ -33,7 +35,15 @@ CORE_EXTRAS = [
     ),
     *("prices", "redis", "simulate", "testing"),
 ]
-FRAMEWORK_EXTRAS = ["autogen", "autogen-agentchat", "crewai", "langchain", "llamaindex", "pyautogen"]
+# What each extra of a framework lets one import.
+FRAMEWORK_EXTRAS = {
+    "autogen": "from llmbuffer_autogen import BufferedConversableAgent",
+    "autogen-agentchat": "from llmbuffer_autogen import BufferedChatCompletionClient",
+    "crewai": "from llmbuffer_crewai import BufferedLLM",
+    "langchain": "from llmbuffer_langchain import BufferedChatModel",
+    "llamaindex": "from llmbuffer_llamaindex import BufferedLLM",
+    "pyautogen": "from llmbuffer_autogen import BufferedChatCompletionClient",
+}
 EXTRAS = ["", *CORE_EXTRAS, *FRAMEWORK_EXTRAS, "all"]
 ADAPTERS = ["autogen", "crewai", "langchain", "llamaindex"]
 PROJECTS = ["core", *(f"integrations/{name}" for name in ADAPTERS)]
@@ -70,30 +80,38 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", *session.posargs)
 
 
+def frameworks_of(adapter: str, extra: str | None = None) -> list[str]:
+    """What an adapter needs beside llmbuffer, as its own pyproject.toml says."""
+    project = nox.project.load_toml(ROOT / "integrations" / adapter / "pyproject.toml")["project"]
+    wanted = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    return [each for each in wanted if not each.startswith("llmbuffer")]
+
+
 # What each contract is run with: the folder of its tests, the distribution, and what of the framework it needs.
 CONTRACTS = {
-    "autogen": ("autogen", "autogen", ["autogen[openai]>=0.14,<0.15"]),
+    "autogen": ("autogen", "autogen", frameworks_of("autogen", "classic")),
     "pyautogen": ("autogen", "autogen", ["pyautogen>=0.9,<0.10", "openai>=2,<3"]),
     "agentchat": (
         "agentchat",
         "autogen",
-        ["autogen-agentchat>=0.7.5,<0.8", "autogen-ext[openai,anthropic]>=0.7.5,<0.8"],
+        [*frameworks_of("autogen", "agentchat"), "autogen-ext[anthropic]>=0.7.5,<0.8"],
     ),
-    "crewai": ("crewai", "crewai", ["crewai>=1.15.29,<2", "anthropic>=1"]),
+    "crewai": ("crewai", "crewai", [*frameworks_of("crewai"), "anthropic>=1"]),
     "langchain": (
         "langchain",
         "langchain",
         [
-            *("langchain>=1.4,<2", "langchain-core>=1.6,<2", "langgraph>=1.2,<2", "langchain-openai>=1.6"),
-            *("langchain-anthropic>=1.7", "langchain-tests>=1.1.9"),
+            *frameworks_of("langchain"),
+            *("langchain-anthropic>=1.7", "langchain-openai>=1.6", "langchain-tests>=1.1.9"),
         ],
     ),
     "llamaindex": (
         "llamaindex",
         "llamaindex",
         [
-            *("llama-index-core>=0.14.6,<0.15", "llama-index-llms-openai>=0.8"),
-            *("llama-index-llms-openai-like>=0.8", "llama-index-llms-anthropic>=0.12.3"),
+            *frameworks_of("llamaindex"),
+            *("llama-index-llms-anthropic>=0.12.3", "llama-index-llms-openai-like>=0.8"),
+            "llama-index-llms-openai>=0.8",
             # With 2.14 no llama-index-core up to 0.14.25 can write its SimpleChatStore down.
             "pydantic>=2.13,<2.14",
         ],
@@ -118,7 +136,7 @@ def contract(session: nox.Session, framework: str, versions: str) -> None:
     )
     if framework == "langchain":
         # It carries the encoding of the models in the scenarios; counted by estimates, their figures are others.
-        carrier = ("--no-deps", "llama-index-core>=0.14.6,<0.15")
+        carrier = ("--no-deps", *frameworks_of("llamaindex"))
         session.run("uv", "pip", "install", "--python", python, *carrier)
     session.run("uv", "pip", "list", "--python", python, "--quiet", silent=True)
     session.run("pytest", f"tests/integrations/{folder}", *session.posargs, env={"CI": "1"})
@@ -171,14 +189,10 @@ def notebooks(session: nox.Session) -> None:
 # What a user would pick instead, each in an environment of its own. The first is another project of the same name.
 PEERS = {
     "index": ["llmbuffer==0.3.0"],
-    "langchain": ["langchain>=1.4,<2", "langchain-openai>=1.7"],
-    "autogen": [
-        "autogen[openai]>=0.14,<0.15",
-        "autogen-agentchat>=0.7.5,<0.8",
-        "autogen-ext[openai]>=0.7.5,<0.8",
-    ],
-    "llamaindex": ["llama-index-core>=0.14.6,<0.15", "llama-index-llms-openai>=0.8"],
-    "crewai": ["crewai>=1.15.29,<2"],
+    "langchain": [*frameworks_of("langchain"), "langchain-openai>=1.7"],
+    "autogen": [*frameworks_of("autogen", "classic"), *frameworks_of("autogen", "agentchat")],
+    "llamaindex": [*frameworks_of("llamaindex"), "llama-index-llms-openai>=0.8"],
+    "crewai": frameworks_of("crewai"),
     "core": ["./core"],
 }
 
@@ -219,27 +233,44 @@ def engine_vllm(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build wheels and sdists, and install each extra from them into a clean environment."""
+    """Build wheels and sdists of all distributions into dist/."""
     session.install("-r", "constraints/build.txt")
     shutil.rmtree(ROOT / "dist", ignore_errors=True)
     for project in PROJECTS:
         session.run("python", "-m", "build", "--no-isolation", "--outdir", "dist", project)
-    for extra in EXTRAS:
+
+
+@nox.session(python=PYTHONS, requires=["build"])
+@nox.parametrize("installer", ["pip", "uv"])
+def extras(session: nox.Session, installer: str) -> None:
+    """Install each extra from dist/ into a clean environment, import what it is for, and print its size."""
+    if installer == "uv":
+        session.install("uv")
+    for extra in session.posargs or EXTRAS:
         venv = Path(session.create_tmp()) / f"extra-{extra or 'none'}"
         shutil.rmtree(venv, ignore_errors=True)
-        session.run("python", "-m", "venv", str(venv))
-        scripts = venv / ("Scripts" if sys.platform == "win32" else "bin")
+        python = str(venv / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python"))
         wanted = f"llmbuffer[{extra}]>=1" if extra else "llmbuffer>=1"
-        session.run(str(scripts / "pip"), "install", "--quiet", "--find-links", "dist", wanted, external=True)
-        session.run(
-            str(scripts / "python"), "-c", "import llmbuffer; print(llmbuffer.__version__)", external=True
-        )
+        if installer == "pip":
+            session.run("python", "-m", "venv", str(venv))
+            install = [python, "-m", "pip", "install"]
+        else:
+            session.run("uv", "venv", "--quiet", "--python", session.python, str(venv))
+            install = ["uv", "pip", "install", "--python", python]
+        session.run(*install, "--quiet", "--find-links", "dist", wanted, external=True)
+        code = ["import llmbuffer; print(llmbuffer.__version__)"]
+        if extra == "all":  # of the two that install `autogen` it holds one
+            code += [line for name, line in FRAMEWORK_EXTRAS.items() if name != "pyautogen"]
+        elif extra in FRAMEWORK_EXTRAS:
+            code.append(FRAMEWORK_EXTRAS[extra])
+        session.run(python, "-W", "ignore", "-c", "\n".join(code), external=True)
+        if extra in ("cli", "demo", "all"):
+            session.run(python, "-c", "from llmbuffer.cli import main; main()", "--version", external=True)
         size = sum(
             file.stat().st_size for file in venv.rglob("*") if file.is_file() and not file.is_symlink()
         )
-        session.log(f"size of extra {extra or '(none)'}: {size / 1e6:,.0f} MB with pip")
-        if extra in ("cli", "demo", "all"):
-            session.run(str(scripts / "llmbuffer"), "--version", external=True)
+        session.log(f"size of extra {extra or '(none)'}: {size / 1e6:,.0f} MB with {installer}")
+        shutil.rmtree(venv)
 
 
 @nox.session(python=OLDEST)

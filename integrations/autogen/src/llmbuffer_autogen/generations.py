@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from importlib import metadata
 from typing import Literal
+
+from llmbuffer.frameworks import fits
 
 __all__ = ["CLASSIC", "Generation", "installed", "needed"]
 
 Generation = Literal["classic", "agentchat"]
 
-# The distributions that install the package `autogen`, and from which version on they no longer do.
-CLASSIC: dict[str, tuple[int, ...] | None] = {"autogen": None, "ag2": (1,), "pyautogen": (0, 10)}
-_OLDEST: dict[str, tuple[int, ...]] = {"autogen": (0, 9), "ag2": (0, 9), "pyautogen": (0, 9)}
-_AGENTCHAT = {"autogen-agentchat": (0, 7, 5), "autogen-core": (0, 7, 5)}
+# The distributions that install the package `autogen`, and in which versions they do.
+CLASSIC = {"autogen": "", "ag2": "<1", "pyautogen": "<0.10"}
+_OLDEST_CLASSIC = ">=0.9"
+_AGENTCHAT = {"autogen-agentchat": ">=0.7.5", "autogen-core": ">=0.7.5"}
 _INSTALL = {
     "classic": "pip install 'llmbuffer[autogen]>=1'",
     "agentchat": "pip install 'llmbuffer[autogen-agentchat]>=1'",
@@ -55,8 +56,8 @@ def needed(generation: Generation, found: Mapping[str, str] | None = None) -> st
 def _classic(found: Mapping[str, str]) -> str:
     ours = {
         name: found[name]
-        for name, end in CLASSIC.items()
-        if name in found and (end is None or _number(found[name]) < end)
+        for name, versions in CLASSIC.items()
+        if name in found and fits(found[name], versions)
     }
     if ours.get("autogen") == ours.get("ag2"):
         # Up to 0.14.0 autogen holds no files, it only asks for the ag2 of its own version.
@@ -71,22 +72,16 @@ def _classic(found: Mapping[str, str]) -> str:
         raise ImportError(
             f"the classic generation needs one of autogen, ag2<1, pyautogen<0.10; found {others}: {_INSTALL['classic']}"
         )
-    [(name, version)] = ours.items()
-    if _number(version) < _OLDEST[name]:
+    [version] = ours.values()
+    if not fits(version, _OLDEST_CLASSIC):
         raise ImportError(f"found {told}, which is too old: {_INSTALL['classic']}")
     return version
 
 
 def _agentchat(found: Mapping[str, str]) -> str:
-    for name, oldest in _AGENTCHAT.items():
+    for name, versions in _AGENTCHAT.items():
         version = found.get(name)
-        if version is None or _number(version) < oldest:
+        if version is None or not fits(version, versions):
             told = "no " + name if version is None else f"{name} {version}, which is too old"
             raise ImportError(f"the agentchat generation needs {name}; found {told}: {_INSTALL['agentchat']}")
     return found["autogen-agentchat"]
-
-
-def _number(version: str) -> tuple[int, ...]:
-    """The numbers a version begins with: ``0.10.0rc1`` is (0, 10, 0)."""
-    begin = re.match(r"\d+(?:\.\d+)*", version)
-    return tuple(int(each) for each in begin[0].split(".")) if begin else ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import RLock
 from typing import Any
 
@@ -165,17 +165,7 @@ class BufferedChatStore(BaseChatStore):
             return None if rest is None else [Message("user", each, _OURS) for each in json.loads(rest)]
 
     def _append(self, key: str, new: Sequence[Message]) -> None:
-        for attempt in range(_TRIES):
-            session = self._session(key)
-            session.append(new)
-            try:
-                session.save()
-            except ConflictError:
-                if attempt == _TRIES - 1:
-                    raise
-            else:
-                self.store.drop(self._id(key) + _REST)
-                return
+        self._save(key, new, self._session)
 
     def _session(self, key: str) -> Session:
         """The session of a key, or a new one."""
@@ -200,9 +190,17 @@ class BufferedChatStore(BaseChatStore):
         """Write a conversation anew. Its messages are put aside before: who reads meanwhile, or after a crash, finds them."""
         rest = [json.dumps(_chat_message(each).model_dump(mode="json")) for each in messages]
         self.store.put(self._id(key) + _REST, json.dumps(rest).encode(), pinned=True)
-        for attempt in range(_TRIES):
+
+        def emptied(key: str) -> Session:
             self._forget_session(key)
-            session = self._new(key)
+            return self._new(key)
+
+        self._save(key, messages, emptied)
+
+    def _save(self, key: str, messages: Sequence[Message], session_of: Callable[[str], Session]) -> None:
+        """Add messages to a session and save it, again from the start where somebody else wrote first."""
+        for attempt in range(_TRIES):
+            session = session_of(key)
             session.append(messages)
             try:
                 session.save()
@@ -210,8 +208,8 @@ class BufferedChatStore(BaseChatStore):
                 if attempt == _TRIES - 1:
                     raise
             else:
-                break
-        self.store.drop(self._id(key) + _REST)
+                self.store.drop(self._id(key) + _REST)
+                return
 
     def _forget(self, key: str) -> None:
         self.store.drop(self._id(key) + _REST)

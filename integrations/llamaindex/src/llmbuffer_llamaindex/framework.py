@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from importlib.metadata import PackageNotFoundError, version
 
-__all__ = ["OLDEST", "check"]
+from llmbuffer.frameworks import fits
 
-OLDEST = (0, 14, 6)  # older ones drop all parallel tool calls but one with the workflows of today
+__all__ = ["check"]
+
+_OLDEST = "0.14.6"  # older ones drop all parallel tool calls but one with the workflows of today
 _INSTALL = "install it with pip install 'llmbuffer[llamaindex]>=1'"
 
 
@@ -19,16 +20,7 @@ def check() -> None:
         raise ImportError(
             f"llmbuffer_llamaindex needs llama-index-core, which is not here: {_INSTALL}"
         ) from None
-    if _numbers(found) < OLDEST:
+    if not fits(found, f">={_OLDEST}"):
         raise ImportError(
-            f"llmbuffer_llamaindex needs llama-index-core 0.14.6 or newer, found {found}: {_INSTALL}"
+            f"llmbuffer_llamaindex needs llama-index-core {_OLDEST} or newer, found {found}: {_INSTALL}"
         )
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    """The leading numbers of a version.
-
-    >>> _numbers("0.14.25.post1")
-    (0, 14, 25)
-    """
-    return tuple(int(each) for each in re.findall(r"\d+", text)[:3])

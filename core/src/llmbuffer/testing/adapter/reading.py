@@ -106,28 +106,28 @@ class LeavesTheUnknown(AdapterExamples):
 
     def test_an_unreadable_message_passes_untouched(self) -> None:
         """The plan holds the framework's own object, and says where it stands or keeps its content as opaque."""
-        item = self.unreadable()
-        if item is None:
-            pytest.skip("unreadable() is None: the framework has no content that a Message has no place for")
-        host: Any = self.host()
+        host, told = self._told()
         seam = Seam(host, model="gpt-5.5")
-        told = [host.from_message(Message("user", "Hello")), item]
         plan = seam.call(messages=told, conversation="one").plan
-        assert plan.messages[1] is item
-        assert 1 in plan.unknown or _is_opaque(host, item), "neither in plan.unknown nor opaque"
+        assert plan.messages[1] is told[1]
+        assert 1 in plan.unknown or _is_opaque(host, told[1]), "neither in plan.unknown nor opaque"
 
     def test_a_request_goes_on_behind_it(self) -> None:
         """The next prompt is an extension, whatever was in the message that could not be read."""
-        item = self.unreadable()
-        if item is None:
-            pytest.skip("unreadable() is None: the framework has no content that a Message has no place for")
-        host: Any = self.host()
+        host, told = self._told()
         seam = Seam(host, model="gpt-5.5")
-        told = [host.from_message(Message("user", "Hello")), item]
         call = seam.call(messages=told, conversation="one")
         call.observe({"usage": {"prompt_tokens": 20, "completion_tokens": 1}, "choices": []})
         more = [*told, host.from_message(Message("user", "And now?"))]
         assert seam.call(messages=more, conversation="one").plan.relation == "extension"
+
+    def _told(self) -> tuple[Any, list[Any]]:
+        """The adapter's host, and two of its messages: the second is the unreadable one."""
+        item = self.unreadable()
+        if item is None:
+            pytest.skip("unreadable() is None: the framework has no content that a Message has no place for")
+        host: Any = self.host()
+        return host, [host.from_message(Message("user", "Hello")), item]
 
 
 def _is_opaque(host: Any, item: Any) -> bool:

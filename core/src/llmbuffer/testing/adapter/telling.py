@@ -26,20 +26,20 @@ class TellsUsage(AdapterExamples):
     def test_usage_is_what_the_provider_says(self, model: tuple[str, str], mode: str) -> None:
         """Input, output, read and written tokens of all requests, and how many these were."""
         script = script_for(self)
-        _check(played(self, setup_of(model, script, mode=mode), script))
+        _assert_told(played(self, setup_of(model, script, mode=mode), script))
 
     def test_usage_of_streams_is_told(self, model: tuple[str, str]) -> None:
         """Also where the framework itself drops it."""
         needs(self, "stream")
         script = script_for(self)
-        _check(played(self, setup_of(model, script, stream=True), script))
+        _assert_told(played(self, setup_of(model, script, stream=True), script))
 
     def test_usage_of_awaited_calls_is_told(self) -> None:
         """Also through the asynchronous way."""
         needs(self, "async")
 
         setup = setup_of(self.served[0], TALK, tools={})
-        _check(ran(self, setup, ["In Lyon."], lambda run: awaited(run, "Where is it?")))
+        _assert_told(ran(self, setup, ["In Lyon."], lambda run: awaited(run, "Where is it?")))
 
     def test_an_append_only_conversation_has_no_breaks(self, model: tuple[str, str]) -> None:
         """No false alarm."""
@@ -62,7 +62,7 @@ class TellsUsage(AdapterExamples):
             assert [each.cause for each in run.agent.seam.breaks] == ["history-edited"]
 
 
-def _check(run: Played) -> None:
+def _assert_told(run: Played) -> None:
     seam = run.agent.seam
     assert seam is not None
     assert seam.usage == sum((request.usage for request in run.log), Usage())
