@@ -199,10 +199,11 @@ PEERS = {
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure time and memory, print the figures; then the same beside what a user would pick instead."""
+    """Print time, memory and a fan-out on a real engine; then one table beside what a user would pick instead."""
     install(session)
     session.install("uv")
     session.run("python", "tests/benchmarks/run.py")
+    session.run("python", "tests/benchmarks/fanout.py", "--only", "engine")
     folder = Path(session.create_tmp()) / "peers"
     for name, wanted in PEERS.items():
         if not (folder / name).exists():

@@ -7,7 +7,7 @@ for this llmbuffer; `nox -s bench` makes them. A peer whose environment is missi
 
 Time of a turn (a message comes, the prompt is made in OpenAI's format, the reply comes) is measured in units of a
 fixed piece of work beside it and told as a multiple of ours. ``made to fit`` is the first request of
-1,000 messages that has to be made to fit a window of half of them. Hit rate and cost are simulated: the public sessions, with a
+1,000 messages that has to be made to fit a window of half of them. Hit ratio and USD are simulated: the public sessions, with a
 clock rendered at each call and a passage retrieved at each turn, within one window for all, through the model of each
 provider's cache; programs that have no place of their own for changing text put it at the end of the system prompt.
 """
@@ -20,9 +20,9 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from tests.benchmarks.peers.scripts import TRACES, Script, scripts
@@ -50,6 +50,7 @@ PEERS = {
 OURS = "llmbuffer"
 MODELS = (("openai", "gpt-5.5"), ("openai", "gpt-5.6"), ("anthropic", "claude-sonnet-5.5"))
 SIZES = (100, 1_000, 10_000)
+Column: TypeAlias = tuple[str, Callable[[str], str]]  # its title, and what stands in it for a peer
 SUMMARY = 1_000  # tokens
 COUNT = EstimateCounter().count
 
@@ -214,44 +215,45 @@ def _shown(value: float | None) -> str:
 
 
 def table(document: Mapping[str, Any]) -> None:
-    """Print what was asked for as Markdown."""
-    if document["times"]:
-        _times(document)
-    if document["replays"]:
-        _replays(document)
-
-
-def _times(document: Mapping[str, Any]) -> None:
-    print("Measured, as multiples of llmbuffer's; bytes held over bytes of text:\n")
-    print(
-        "| | turn at 100 messages | at 1,000 | at 10,000 | made to fit, 1,000 | bytes held over text | import |"
-    )
-    print("|---|---|---|---|---|---|---|")
-    for name, row in document["times"].items():
-        turns = " | ".join(_shown(row[f"turn_{size}"]) for size in SIZES)
-        held = document["measured"][name]["bytes_over_text"]
-        fitted = _shown(row["compaction_1000"])
-        print(f"| {name} | {turns} | {fitted} | {held:.2f} | {_shown(row['import_seconds'])} |")
-    mine = document["measured"][OURS]
-    print(
-        f"\nllmbuffer's turn at 10,000 messages over its turn at 100: {mine['turn_10000'] / mine['turn_100']:.2f}\n"
-    )
-
-
-def _replays(document: Mapping[str, Any]) -> None:
-    print("Simulated: hit ratio and USD, all sources:\n")
-    models = [model for _, model in MODELS]
-    print("| |" + "".join(f" {model} |" for model in models))
-    print("|---|" + "---|" * len(models))
-    for name, row in document["replays"].items():
-        cells = (
-            f" {row['all'][model]['hit_ratio']:.3f}, {row['all'][model]['cost_usd']:.2f} |"
-            for model in models
-        )
-        print(f"| {name} |" + "".join(cells))
+    """Print what was asked for as one Markdown table, and what stands out below it."""
+    columns = [*(_times(document) if document["times"] else ()), *_replays(document)]
+    print("|" + "".join(f" | {title}" for title, _ in columns) + " |")
+    print("|---" * (len(columns) + 1) + "|")
+    for name in document["times"] or document["replays"]:
+        print(f"| {name}" + "".join(f" | {shown(name)}" for _, shown in columns) + " |")
     print()
+    if document["times"]:
+        mine = document["measured"][OURS]
+        flat = mine["turn_10000"] / mine["turn_100"]
+        print(f"llmbuffer's turn at 10,000 messages over its turn at 100: {flat:.2f} (measured)")
     for line in document["behind"]:
         print(line)
+    if document["replays"] and not document["behind"]:
+        sources = sorted(set(document["replays"][OURS]) - {"all"})
+        print(
+            f"ahead of every peer in hit ratio and cost on each model and source: {', '.join(sources)} (simulated)"
+        )
+
+
+def _times(document: Mapping[str, Any]) -> Iterator[Column]:
+    measured = {
+        **{f"turn_{size}": f"turn at {size:,}" for size in SIZES},
+        "compaction_1000": "made to fit, 1,000",
+        "import_seconds": "import",
+    }
+    for key, title in measured.items():
+        yield title, lambda name, key=key: _shown(document["times"][name][key])  # type: ignore[misc]  # bound now
+    yield "bytes held over text", lambda name: f"{document['measured'][name]['bytes_over_text']:.2f}"
+
+
+def _replays(document: Mapping[str, Any]) -> Iterator[Column]:
+    for _, model in MODELS if document["replays"] else ():
+
+        def shown(name: str, model: str = model) -> str:
+            row = document["replays"][name]["all"][model]
+            return f"{row['hit_ratio']:.3f}, {row['cost_usd']:.2f}"
+
+        yield model, shown
 
 
 def summed(found: Mapping[tuple[str, str], Sums]) -> dict[str, dict[str, Any]]:

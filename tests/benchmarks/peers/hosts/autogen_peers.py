@@ -1,8 +1,9 @@
-"""AutoGen: classic transforms, called as ``TransformMessages`` calls them, and the buffered context of agentchat."""
+"""AutoGen: a classic agent's ``TransformMessages``, and the buffered context of agentchat."""
 
 import asyncio
 
 import common
+from autogen.agentchat.contrib.capabilities.transform_messages import TransformMessages
 from autogen.agentchat.contrib.capabilities.transforms import MessageHistoryLimiter
 from autogen_core.model_context import BufferedChatCompletionContext
 from autogen_core.models import AssistantMessage, SystemMessage, UserMessage
@@ -14,13 +15,14 @@ KEPT = 60  # messages: about what the window holds
 class Limited(common.Peer):
     def __init__(self, system, tools, window, summaries):
         super().__init__(system, tools, window, summaries)
-        self.messages, self.limit = [], MessageHistoryLimiter(max_messages=KEPT if window < 10**6 else window)
+        limit = MessageHistoryLimiter(max_messages=KEPT if window < 10**6 else window)
+        self.messages, self.limit = [], TransformMessages(transforms=[limit], verbose=False)
 
     def add(self, messages):
         self.messages += messages
 
     def ask(self, dynamic):
-        kept = self.limit.apply_transform([dict(message) for message in self.messages])
+        kept = self.limit._transform_messages(self.messages)  # what it hooks into each reply
         while kept and kept[0]["role"] == "tool":
             kept = kept[1:]
         return [{"role": "system", "content": self.told(dynamic)}, *kept]

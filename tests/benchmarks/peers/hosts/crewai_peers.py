@@ -5,6 +5,7 @@ import logging
 import common
 from crewai.llms.base_llm import BaseLLM
 from crewai.llms.context_window import CONTEXT_WINDOW_USAGE_RATIO
+from crewai.llms.providers.openai.completion import OpenAICompletion
 
 logging.disable()
 
@@ -29,6 +30,7 @@ class Executor(common.Peer):
     def __init__(self, system, tools, window, summaries):
         super().__init__(system, tools, window, summaries)
         self.llm = Scripted(model="scripted", answer=summaries, size=window)
+        self.client = OpenAICompletion(model="gpt-5.5", api_key="any")
         self.messages, self.held = [], 0
 
     def add(self, messages):
@@ -41,6 +43,9 @@ class Executor(common.Peer):
             self.llm.summarize_messages(self.messages, [], verbose=False)
             self.held = common.length(self.messages)
         return [head, *self.messages]
+
+    def render(self, prompt):
+        return self.client._format_messages(prompt)
 
 
 common.run({"CrewAI summarize_messages": Executor})
