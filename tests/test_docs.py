@@ -85,7 +85,8 @@ def test_the_snippets_of_the_readme_run(
 
 @pytest.mark.parametrize("page", with_fences("python framework"), ids=named)
 def test_snippets_of_a_framework_run_where_it_is_installed(page: Path, tmp_path: Path) -> None:
-    framework = page.parent.name if page.name == "README.md" else page.stem
+    folder = page.parent.name if page.name == "README.md" else page.stem
+    framework = "langchain" if page == README else folder
     needed = FRAMEWORKS.get(framework, ())
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     for number, fence in enumerate(fences(page)):

@@ -319,10 +319,11 @@ def test_a_lease_that_was_lost_stops_the_run(
     graph = TaskGraph()
 
     async def rob() -> None:
-        holder = store.holder("graph/r")
-        assert holder is not None
-        store.release("graph/r", holder.owner)
-        assert store.take("graph/r", "thief/1/x", 60)
+        # On a busy machine the lease may have lapsed by itself, or be renewed in between.
+        while not store.take("graph/r", "thief/1/x", 60):
+            holder = store.holder("graph/r")
+            if holder is not None:
+                store.release("graph/r", holder.owner)
         await anyio.sleep_forever()
 
     graph.task("rob", rob)
