@@ -10,6 +10,7 @@ fixed piece of work beside it and told as a multiple of ours. ``made to fit`` is
 1,000 messages that has to be made to fit a window of half of them. Hit ratio and USD are simulated: the public sessions, with a
 clock rendered at each call and a passage retrieved at each turn, within one window for all, through the model of each
 provider's cache; programs that have no place of their own for changing text put it at the end of the system prompt.
+``--changing turn`` is kinder to them: their clock stands still within a turn.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import msgspec
-from tests.benchmarks.peers.scripts import TRACES, Script, scripts
+from tests.benchmarks.peers.scripts import TRACES, Changing, Script, scripts
 
 from llmbuffer import Usage, get_dialect
 from llmbuffer.bodies import read_prompt
@@ -115,12 +116,17 @@ class Sums:
 
 
 def replayed(
-    environments: Environments, peer: str, given: list[Script], window: int
+    environments: Environments, peer: str, given: list[Script], window: int, changing: Changing
 ) -> dict[tuple[str, str], Sums]:
     """Sums by source and model of what a peer sends."""
     sums: dict[tuple[str, str], Sums] = defaultdict(Sums)
     by_id = {each.recording.id: each for each in given}
-    job = {"do": "script", "scripts": [each.job() for each in given], "window": window, "summary": SUMMARY}
+    job = {
+        "do": "script",
+        "scripts": [each.job(changing) for each in given],
+        "window": window,
+        "summary": SUMMARY,
+    }
     texts: list[dict[str, Any]] = []
     readers: list[_Reader] = []
     script, step = None, 0
@@ -301,6 +307,12 @@ def main() -> int:
     parser.add_argument(
         "--calls", type=int, default=60, help="calls of each session at the most (default: %(default)s)"
     )
+    parser.add_argument(
+        "--changing",
+        choices=("call", "turn"),
+        default="call",
+        help="when the peers' clock and passage change (default: each %(default)s)",
+    )
     parser.add_argument("--window", type=int, default=32_000, help="tokens (default: %(default)s)")
     asked = parser.parse_args()
     environments = Environments(asked.envs)
@@ -321,7 +333,9 @@ def main() -> int:
         document["replays"][OURS] = summed(ours(given, asked.window))
         for name in names:
             print(f"replaying {name}", file=sys.stderr)
-            document["replays"][name] = summed(replayed(environments, name, given, asked.window))
+            document["replays"][name] = summed(
+                replayed(environments, name, given, asked.window, asked.changing)
+            )
         document["behind"] = behind(document["replays"])
     else:
         print("no replays: the recorded sessions are not there", file=sys.stderr)

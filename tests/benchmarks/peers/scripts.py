@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from llmbuffer.replay import Recording, read_recordings
 from llmbuffer.replay.figures import sources
@@ -12,6 +12,9 @@ from llmbuffer.replay.noise import Noise
 
 TRACES = Path(__file__).resolve().parents[4] / "shared" / "traces"
 SEED = 7
+Changing: TypeAlias = Literal[
+    "call", "turn"
+]  # whether programs write a clock anew at each call, or once for a turn
 
 
 class Script(NamedTuple):
@@ -21,16 +24,14 @@ class Script(NamedTuple):
     recording: Recording
     texts: list[dict[str, str]]
 
-    def job(self) -> dict[str, Any]:
+    def job(self, changing: Changing) -> dict[str, Any]:
         """What a peer is given: messages in OpenAI's format, and the changing text as programs write it."""
         agent = self.recording.agents[0]
-        steps = [
-            {
-                "new": [message.to_openai() for message in call.new],
-                "dynamic": "\n".join(texts.values()),
-            }
-            for call, texts in zip(self.recording.calls, self.texts, strict=True)
-        ]
+        steps: list[dict[str, Any]] = []
+        for call, texts in zip(self.recording.calls, self.texts, strict=True):
+            begins = not steps or any(message.role == "user" for message in call.new)
+            dynamic = "\n".join(texts.values()) if begins or changing == "call" else steps[-1]["dynamic"]
+            steps.append({"new": [message.to_openai() for message in call.new], "dynamic": dynamic})
         tools = list(agent.tools)
         return {"id": self.recording.id, "system": agent.system, "tools": tools, "steps": steps}
 
