@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import math
+import pickle
 from typing import Any
 
 import msgspec
@@ -12,7 +14,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbuffer import Message, MessageError, Opaque, Segment, StableContext, Text, Tool, ToolCall, Usage
+from llmbuffer import (
+    LLMBufferError,
+    Message,
+    MessageError,
+    Opaque,
+    Segment,
+    StableContext,
+    Text,
+    Tool,
+    ToolCall,
+    Usage,
+)
+from llmbuffer import errors as tree
 from llmbuffer.context import dynamic_segments
 from llmbuffer.errors import EncodingError
 from llmbuffer.frozen import FrozenDict, FrozenList, canonical_json, freeze, wire_json
@@ -172,3 +186,51 @@ def test_usage_adds_up(counts: list[tuple[int, ...]]) -> None:
 def test_usage_that_contradicts_itself_is_refused(counts: tuple[int, ...]) -> None:
     with pytest.raises(MessageError):
         Usage(*counts)
+
+
+CONTEXT = StableContext(
+    "gpt-5.5",
+    [Segment("policy", "Be kind.", level="global", pinned=True), Segment("now", "12:00", level="turn")],
+    tools=[
+        {"name": "track", "input_schema": {"type": "object", "properties": {"number": {"type": "string"}}}}
+    ],
+    params={"temperature": 0, "stop": ["a", {"b": 1}]},
+)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        CONTEXT,
+        CONTEXT.tools[0],
+        Message("user", "Hello"),
+        Usage(5, 1),
+        ToolCall("c", "track", "{}"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_values_go_through_copies_and_pickles(value: Any) -> None:
+    """As executors in other processes need it."""
+    for twin in (copy.copy(value), copy.deepcopy(value), pickle.loads(pickle.dumps(value))):
+        assert type(twin) is type(value)
+        assert twin == value
+
+
+def test_a_pickled_context_keeps_its_fingerprint_and_what_is_dynamic() -> None:
+    twin = pickle.loads(pickle.dumps(CONTEXT))
+    assert (twin.fingerprint, twin.dynamic) == (CONTEXT.fingerprint, CONTEXT.dynamic)
+    assert copy.deepcopy(CONTEXT) is CONTEXT
+
+
+@pytest.mark.parametrize("name", tree.__all__)
+def test_errors_go_through_pickles(name: str) -> None:
+    """With their attributes: a pool of processes hands them on."""
+    kind: type[LLMBufferError] = getattr(tree, name)
+    wanted = inspect.signature(kind).parameters.values()
+    given = {
+        each.name: "what" for each in wanted if each.kind is each.KEYWORD_ONLY and each.default is each.empty
+    }
+    error = kind("it failed", **given)
+    twin = pickle.loads(pickle.dumps(error))
+    assert type(twin) is kind
+    assert (str(twin), twin.args, vars(twin)) == ("it failed", error.args, vars(error))

@@ -130,13 +130,21 @@ class StableContext:
         >>> StableContext("gpt-5.5", "a").replace(model="gpt-5.6").model
         'gpt-5.6'
         """
-        kept: dict[str, Any] = {
-            "model": self.model,
-            "system": [*self.segments, *self.dynamic],
-            "tools": self.tools,
-            "params": self.params,
-        }
+        kept = dict(zip(("model", "system", "tools", "params"), self._given(), strict=True))
         return StableContext(**{**kept, **changes})
+
+    def _given(self) -> tuple[Any, ...]:
+        """The arguments that make one like this."""
+        return self.model, [*self.segments, *self.dynamic], self.tools, self.params
+
+    def __copy__(self) -> StableContext:
+        return self
+
+    def __deepcopy__(self, memo: object) -> StableContext:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StableContext, self._given()
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(

@@ -88,7 +88,18 @@ __all__ = [
 
 
 class LLMBufferError(Exception):
-    """Base of every error that llmbuffer raises on purpose."""
+    """Base of every error that llmbuffer raises on purpose. It can be pickled, so that process pools hand it on."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), self.args, dict(self.__dict__))
+
+
+def _rebuilt(kind: type[LLMBufferError], args: tuple[Any, ...], attributes: dict[str, Any]) -> LLMBufferError:
+    """An error as it was; what its constructor wants besides the message stands in its attributes."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 class MessageError(LLMBufferError, ValueError):

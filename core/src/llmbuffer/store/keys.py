@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import logging
 import secrets
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["KEY_BYTES", "KeyLike", "Keyring", "fingerprint_of", "new_key"]
+
+_log = logging.getLogger("llmbuffer.store")
 
 KEY_BYTES = 32
 _SALT_BYTES = 16
@@ -45,7 +48,8 @@ class Keyring:
     """Keys by id: all of them open a store, ``current`` is the one that ``rotate`` moves it to.
 
     A key is 32 bytes, or their hexadecimal (64 digits) or base64 text. Ids are for people: they are not stored. Frozen.
-    Raises ``SealError`` for a key of another length, for one that is plainly not random, and for an unknown ``current``.
+    Raises ``SealError`` for a key of another length, for one of zeros, and for an unknown ``current``; one that is plainly not
+    random is warned of in the log ``llmbuffer.store``.
 
     >>> ring = Keyring({"2026": new_key(), "2025": new_key()}, current="2026")
     >>> ring
@@ -119,8 +123,10 @@ def _checked(name: str, key: bytes | bytearray | str) -> bytes:
         )
     if len(raw) != KEY_BYTES:
         raise SealError(f"key {name!r} has {len(raw)} bytes, and AES-256 takes 32: {_ADVICE}")
+    if not any(raw):
+        raise SealError(f"key {name!r} is 32 zero bytes, as a buffer is that nobody has filled: {_ADVICE}")
     if len(set(raw)) < _FEWEST_VALUES or all(32 <= byte < 127 for byte in raw):
-        raise SealError(f"key {name!r} is text or a pattern, not 32 random bytes: {_ADVICE}")
+        _log.warning("key %r is text or a pattern, which can be guessed: %s", name, _ADVICE)
     return raw
 
 

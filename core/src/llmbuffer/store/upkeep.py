@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,6 +15,9 @@ from .rights import needs
 from .safe import HOME
 from .sealed import Sealed
 from .shelf import Shelf
+
+if TYPE_CHECKING:
+    from ..session import Session
 
 __all__ = ["Finding", "Forgotten", "Upkeep"]
 
@@ -95,11 +98,12 @@ class Upkeep(Shelf):
         return self.backend.vacuum()
 
     @needs("admin")
-    def forget(self, session_id: str) -> Forgotten:
+    def forget(self, session: str | Session) -> Forgotten:
         """Delete a session, its originals, and all messages and contexts that no other session uses, and vacuum.
 
-        Forks keep what they share with it. Raises ``UnknownSessionError`` where there is none.
+        Give its id, or the session. Forks keep what they share with it. Raises ``UnknownSessionError`` where there is none.
         """
+        session_id = session if isinstance(session, str) else session.id
         if not self.backend.forget(self.space, self.envelope.name("session", session_id)):
             raise UnknownSessionError(
                 f"the store holds no session {session_id!r}: sessions() lists those that it holds"

@@ -38,6 +38,8 @@ class Forgets(StoreExamples):
         with pytest.raises(UnknownSessionError, match="'s1'"):
             store.forget("s1")
         assert [each.id for each in store.sessions()] == ["s2"]
+        store.forget(other)
+        assert store.sessions() == ()
 
 
 class Verifies(StoreExamples):
