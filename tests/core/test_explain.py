@@ -307,6 +307,24 @@ class TestCommand:
         assert beyond.exit_code == 2
         assert "found 2 lines, and line 3 was asked for" in beyond.stderr
 
+    def test_pseudonyms_of_two_runs_are_not_compared(self, tmp_path: Path) -> None:
+        """Equal text has another pseudonym in each run: what they came to would be a break that never was."""
+        log = tmp_path / "log.jsonl"
+        lines = [{"salt": salt, "body": chat("a")} for salt in ("one", "one", "two", None)]
+        log.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+        refused = CliRunner().invoke(app, ["explain", f"{log}:2", f"{log}:3"])
+        assert (refused.exit_code, refused.stdout) == (2, "")
+        assert "redacted with different keys: found salts 'one' and 'two'" in refused.stderr
+        for line in (2, 4):
+            assert CliRunner().invoke(app, ["explain", f"{log}:1", f"{log}:{line}"]).exit_code == 0
+
+    def test_a_line_without_a_body_is_told(self, tmp_path: Path, files: tuple[str, str]) -> None:
+        log = tmp_path / "served.jsonl"
+        log.write_text(json.dumps({"at": 1.0, "body": None}), encoding="utf-8")
+        run = CliRunner().invoke(app, ["explain", files[0], f"{log}:1"])
+        assert run.exit_code == 2
+        assert "holds no body" in run.stderr
+
     def test_what_is_no_file_or_no_json_is_one_line(self, tmp_path: Path, files: tuple[str, str]) -> None:
         (tmp_path / "bad.json").write_text("{", encoding="utf-8")
         for bad, said in (("missing.json", "No such file"), (str(tmp_path / "bad.json"), "no JSON")):

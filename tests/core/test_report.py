@@ -251,6 +251,31 @@ def test_a_redacted_log_shows_the_same_breaks(tmp_path: Path) -> None:
     assert SECRET not in found.html(show_text=True)
 
 
+def test_pseudonyms_of_two_runs_are_not_compared() -> None:
+    """A conversation that goes on in another process, whose recorder has another key, is no break."""
+    reader = LineReader()
+
+    def bar(at: float, salt: str, system: str) -> Bar:
+        body = {
+            "model": "gpt-5.6",
+            "messages": [{"role": "system", "content": system * 600}, {"role": "user", "content": "a"}],
+        }
+        line = {
+            "at": at,
+            "model": "gpt-5.6",
+            "salt": salt,
+            "body": body,
+            "usage": {"input_tokens": 3_000, "output_tokens": 1},
+        }
+        return reader.read(json.dumps(line).encode())
+
+    assert bar(0.0, "one", "abcd ").cache_break is None
+    assert bar(1.0, "two", "wxyz ").cache_break is None
+    broken = bar(2.0, "two", "mnop ").cache_break
+    assert broken is not None
+    assert broken.cause == "system-changed"
+
+
 def test_errors_and_unknown_models_are_shown_without_figures() -> None:
     reader = LineReader()
     refused = reader.read(

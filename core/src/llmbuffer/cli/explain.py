@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import typer
@@ -40,10 +40,11 @@ def explain(
     """Say what moved between two requests, and what it cost: the cause, the place, the tokens and what to do.
 
     Both are request bodies as an SDK sends them, of any provider: two JSON files, or lines of a request log that
-    llmbuffer.capture or `llmbuffer serve` wrote. Prompt text is shown only when asked for.
+    llmbuffer.capture wrote. Prompt text is shown only when asked for.
     """
     with reporting():
-        found = explained(_body(before), _body(after), dialect=dialect, model=model, seconds=seconds)
+        bodies = _comparable(_read(before), _read(after))
+        found = explained(*bodies, dialect=dialect, model=model, seconds=seconds)
         if as_json:
             print_json({"break": None if found is None else _document(found, show_text)})
         else:
@@ -52,7 +53,24 @@ def explain(
         raise typer.Exit(1)
 
 
-def _body(named: str) -> Any:
+class _Read(NamedTuple):
+    """A request body, and which run's pseudonyms stand in it: ``None`` where it is not redacted."""
+
+    body: Any
+    salt: str | None = None
+
+
+def _comparable(before: _Read, after: _Read) -> tuple[Any, Any]:
+    """Both bodies. Raises ``MessageError`` where pseudonyms of two runs stand in them, which differ for equal text."""
+    if before.salt != after.salt and before.salt is not None and after.salt is not None:
+        raise MessageError(
+            f"they were redacted with different keys: found salts {before.salt!r} and {after.salt!r}; compare lines of one "
+            "run, or record with Recorder(log, key=…), the same key in each"
+        )
+    return before.body, after.body
+
+
+def _read(named: str) -> _Read:
     """The request body in a file, or in a line of a log, where it stands in the field ``body``."""
     path, line = Path(named), None
     if not path.exists():
@@ -69,8 +87,13 @@ def _body(named: str) -> Any:
         value = json.loads(text)
     except ValueError as error:
         raise MessageError(f"{named}: no JSON: {error}; give FILE.jsonl:LINE for a line of a log") from None
-    inner = value.get("body") if isinstance(value, dict) else None
-    return inner if isinstance(inner, dict) else value
+    if not isinstance(value, dict) or "body" not in value:
+        return _Read(value)
+    if not isinstance(value["body"], dict):
+        raise MessageError(
+            f"{named}: this line holds no body, as those of `llmbuffer serve` do not: record with llmbuffer.capture"
+        )
+    return _Read(value["body"], value.get("salt"))
 
 
 def _document(found: CacheBreak, show_text: bool) -> dict[str, Any]:

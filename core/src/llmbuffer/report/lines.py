@@ -49,6 +49,7 @@ class _Line(msgspec.Struct, frozen=True):
     attempt: int = 1
     completed: bool = True
     visible: float | None = msgspec.field(default=None, name="first_byte")
+    salt: str | None = None
     body: dict[str, Any] | None = None
 
 
@@ -131,9 +132,9 @@ class LineReader:
         )
 
     def _detector(self, line: _Line) -> BreakDetector:
-        """One for each agent, API key and dialect."""
+        """One for each agent, API key and dialect; and for each run that redacts, since its pseudonyms are its own."""
         dialect = self._dialect if self._dialect is not None else (line.dialect or None)
-        name = (line.agent, line.scope, line.dialect)
+        name = (line.agent, line.scope, line.dialect, line.salt)
         if name not in self._detectors:
             self._detectors[name] = BreakDetector(
                 dialect=dialect,
