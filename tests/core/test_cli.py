@@ -209,7 +209,7 @@ def test_without_the_extra_one_line_says_what_to_install(
     for name in [name for name in sys.modules if name.startswith("llmbuffer.cli.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", without)
-    message = f"llmbuffer: the command line needs {missing}: pip install 'llmbuffer[cli]'\n"
+    message = f"llmbuffer: the command line needs {missing}: pip install 'llmbuffer[cli]>=1'\n"
     assert run("--version") == Ran(2, "", message)
 
 

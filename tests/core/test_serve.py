@@ -215,7 +215,7 @@ def test_the_fixture_says_what_is_missing(pytester: pytest.Pytester, monkeypatch
     outcome = pytester.runpytest("-p", "llmbuffer.testing.pytest_plugin")
     outcome.assert_outcomes(failed=1, errors=1)
     told = outcome.stdout.str()
-    assert "needs uvicorn: pip install 'llmbuffer[simulate]'" in told
+    assert "needs uvicorn: pip install 'llmbuffer[simulate]>=1'" in told
     assert "takes named arguments: found" in told
 
 

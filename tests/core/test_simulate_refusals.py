@@ -587,3 +587,22 @@ def test_no_body_makes_the_server_fail(path: str, body: dict[str, Any]) -> None:
     assert answered.status in (200, 400, 403), answered.body
     if answered.status != 200:
         assert answered.json["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [
+        ("/chat/completions", "OpenAI's clients ends in /v1"),
+        ("/responses", "OpenAI's clients ends in /v1"),
+        ("/v1/v1/messages", "Anthropic's clients ends without /v1"),
+        ("/v1/complete", "POST /v1/chat/completions; POST"),
+    ],
+)
+def test_a_path_that_is_not_served_says_what_to_do(path: str, advice: str) -> None:
+    with (
+        ProviderServer() as server,
+        openai.OpenAI(base_url=server.url, api_key="any", max_retries=0) as client,
+        pytest.raises(openai.NotFoundError, match="is not served here") as caught,
+    ):
+        client.post(path, body=GOOD, cast_to=object)
+    assert advice in str(caught.value)

@@ -27,6 +27,7 @@ __all__ = ["Broken", "Offer", "Plugins", "get_adapter", "get_dialect", "plugins"
 
 GROUP = "llmbuffer"
 KINDS = ("dialects", "adapters", "stores")
+_OWN_ADAPTERS = ("autogen", "crewai", "langchain", "llamaindex")
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -322,7 +323,12 @@ def get_adapter(name: str) -> Any:
     offer = plugins.find("adapters", name)
     if offer is None:
         found = sorted(plugins.offers("adapters"))
-        raise PluginError(f"unknown adapter {name!r}: found {found}; install the distribution that brings it")
+        way = (
+            f"pip install 'llmbuffer[{name}]>=1'"
+            if name in _OWN_ADAPTERS
+            else "install the distribution that brings it"
+        )
+        raise PluginError(f"unknown adapter {name!r}: found {found}; {way}")
     if offer.problem is not None:
         raise PluginError(offer.problem)
     try:

@@ -38,7 +38,8 @@ def test_one_of_them_is_enough(found: dict[str, str], version: str) -> None:
     [
         ({}, "found nothing"),
         ({"ag2": "1.2.1"}, "found ag2 1.2.1"),
-        ({"autogen": "0.8.1"}, "too old"),
+        ({"autogen": "0.8.1"}, "too old: pip install"),
+        ({"pyautogen": "0.8.0"}, "too old: uninstall pyautogen, then pip install"),
         ({"autogen": "0.14.1", "ag2": "0.14.0"}, "autogen 0.14.1 and ag2 0.14.0 install the same package"),
         ({"autogen": "0.14.1", "pyautogen": "0.9"}, "uninstall them all"),
     ],
@@ -52,7 +53,7 @@ def test_what_is_wrong_is_told_in_one_line(found: dict[str, str], told: str) -> 
 
 @pytest.mark.parametrize("found", [{}, {"autogen-agentchat": "0.4.0", "autogen-core": "0.4.0"}])
 def test_the_other_generation_has_a_line_of_its_own(found: dict[str, str]) -> None:
-    with pytest.raises(ImportError, match="pip install 'llmbuffer\\[autogen-agentchat\\]>=1'"):
+    with pytest.raises(ImportError, match=">=0.7.5; .*pip install 'llmbuffer\\[autogen-agentchat\\]>=1'"):
         needed("agentchat", found)
 
 

@@ -23,7 +23,7 @@ def main() -> None:
         missing = (error.name or "").partition(".")[0]
         if missing not in _PARTS:
             raise
-        sys.stderr.write(f"llmbuffer: the command line needs {missing}: pip install 'llmbuffer[cli]'\n")
+        sys.stderr.write(f"llmbuffer: the command line needs {missing}: pip install 'llmbuffer[cli]>=1'\n")
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

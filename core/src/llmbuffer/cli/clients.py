@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from ..errors import DialectError
+from ..errors import DialectError, LLMBufferError
 
-__all__ = ["open_client", "unreachable"]
+__all__ = ["open_client", "told", "unreachable"]
 
 
 class _Access(NamedTuple):
@@ -37,6 +37,7 @@ _LOST = frozenset(
     {"APIConnectionError", "APITimeoutError", "ConnectError", "ConnectTimeout", "ClientConnectionError"}
 )
 _KEYS_REFUSED = (401, 403)
+_LONGEST = 300  # characters of an error's own words
 
 
 @asynccontextmanager
@@ -112,6 +113,20 @@ def unreachable(error: BaseException, base_url: str | None) -> str | None:
     if status == 404:
         return f"{where} knows no such address or model (status 404): an OpenAI address ends in /v1, Anthropic's does not"
     return None
+
+
+def told(error: BaseException | None, base_url: str | None) -> str:
+    """What a request failed with, in a line: what to do where it is plain, else the error's own words, cut.
+
+    >>> told(ValueError("no   such thing"), None)
+    'ValueError: no such thing'
+    """
+    why = None if error is None else unreachable(error, base_url)
+    if why is not None:
+        return why
+    text = " ".join(str(error).split())
+    kind = "" if isinstance(error, LLMBufferError) else f"{type(error).__name__}: "
+    return f"{kind}{text if len(text) <= _LONGEST else text[: _LONGEST - 1] + '…'}"
 
 
 def _cause(error: BaseException) -> str:

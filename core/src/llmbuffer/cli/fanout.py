@@ -14,13 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ..context import StableContext
-from ..errors import LLMBufferError, LoopError
+from ..errors import LoopError
 from ..fanout import Budget, FanOutEvent, Results, Task, afan_out
 from ..fanout.files import read_tasks
 from ..plugins import get_dialect
 from ..session import Session
 from ..usage import Usage
-from .clients import open_client, unreachable
+from .clients import open_client, told, unreachable
 from .output import complain, console, print_json, reporting
 
 __all__ = ["fanout"]
@@ -100,7 +100,7 @@ def fanout(
             "budget": Budget(tokens=budget_tokens, usd=budget_usd),
         }
         results = anyio.run(_answered, session, given, base_url, retries, options)
-        _print(session, results, as_json)
+        _print(session, results, as_json, base_url)
         if not results.ok:
             raise typer.Exit(1)
 
@@ -143,13 +143,13 @@ def _watching(number: int, base_url: str | None) -> Iterator[Any]:
 # Printing
 
 
-def _print(session: Session, results: Results, as_json: bool) -> None:
+def _print(session: Session, results: Results, as_json: bool, base_url: str | None) -> None:
     for each in results.errors[:_SHOWN]:
-        complain(f"{each.name}: {_short(each.error)}")
+        complain(f"{each.name}: {told(each.error, base_url)}")
     if len(results.errors) > _SHOWN:
         complain(f"{len(results.errors) - _SHOWN:,} more have no answer; --json lists them all")
     if as_json:
-        print_json(_document(session, results))
+        print_json(_document(session, results, base_url))
         return
     out = console()
     for each in results:
@@ -158,12 +158,6 @@ def _print(session: Session, results: Results, as_json: bool) -> None:
             out.print(each.text, markup=False)
             out.print()
     out.print(_table(results))
-
-
-def _short(error: BaseException | None) -> str:
-    text = " ".join(str(error).split())
-    kind = "" if isinstance(error, LLMBufferError) else f"{type(error).__name__}: "
-    return f"{kind}{text[:300]}"
 
 
 def _table(results: Results) -> Table:
@@ -185,13 +179,13 @@ def _cells(requests: int, usage: Usage, cost: float | None) -> list[str]:
     return [f"{requests:,}", *(f"{count:,}" for count in counts), f"{usage.hit_ratio:.3f}", paid]
 
 
-def _document(session: Session, results: Results) -> dict[str, Any]:
+def _document(session: Session, results: Results, base_url: str | None) -> dict[str, Any]:
     workers = [
         {
             "name": each.name,
             "ok": each.ok,
             "text": each.text if each.ok else None,
-            "error": None if each.ok else _short(each.error),
+            "error": None if each.ok else told(each.error, base_url),
             **_figures(len(each.observations), each.usage, each.cost),
             "seconds": each.seconds,
             "led": each.led,

@@ -21,7 +21,7 @@ from ..graph import GraphEvent, GraphFile, GraphRun, TaskGraph, TaskResult, read
 from ..graph.journal import Journal
 from ..limits import Budget
 from ..store import Store, open_store
-from .clients import open_client, unreachable
+from .clients import open_client, told
 from .output import complain, console, interrupted, print_json, reporting
 
 __all__ = ["graph"]
@@ -112,7 +112,7 @@ def run(
                 raise
             complain(f"stopped; {hint}")
             raise typer.Exit(130) from None
-        _print(given.graph, found, as_json, ended)
+        _print(given.graph, found, as_json, ended, base_url)
         if not found.ok:
             complain(hint)
             raise typer.Exit(1)
@@ -144,11 +144,7 @@ def _why(error: BudgetError | TaskError, base_url: str | None) -> str:
     cause = error.__cause__
     if cause is None or isinstance(error, BudgetError):
         return str(error)
-    return f"task {error.key!r} failed: {unreachable(cause, base_url) or _short(cause)}"
-
-
-def _short(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return f"task {error.key!r} failed: {told(cause, base_url)}"
 
 
 async def _run(given: GraphFile, session: Any, base_url: str | None, options: dict[str, Any]) -> GraphRun:
@@ -257,10 +253,12 @@ def _order(found: TaskGraph) -> Table:
 # What a run came to
 
 
-def _print(found: TaskGraph, results: GraphRun, as_json: bool, told: str | None) -> None:
+def _print(
+    found: TaskGraph, results: GraphRun, as_json: bool, complained: str | None, base_url: str | None
+) -> None:
     for each in results.tasks.values():
-        if each.error is not None and each.key != told:
-            complain(f"{each.key}: {_short(each.error)}")
+        if each.error is not None and each.key != complained:
+            complain(f"{each.key}: {told(each.error, base_url)}")
     if as_json:
         print_json(results.to_json())
         return

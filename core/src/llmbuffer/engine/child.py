@@ -21,7 +21,7 @@ def serve(options: dict[str, Any]) -> None:
     try:
         import xllamacpp
     except ImportError:
-        sys.exit("the server needs xllamacpp: pip install 'llmbuffer[llamacpp]'")
+        sys.exit("the server needs xllamacpp: pip install 'llmbuffer[llamacpp]>=1'")
     server = xllamacpp.Server(_parameters(xllamacpp.CommonParams(), options))
     answer.write(f"{server.listening_address}\n")
     answer.flush()

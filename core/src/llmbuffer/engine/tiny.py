@@ -46,7 +46,7 @@ def write_tiny_model(
     try:
         import gguf
     except ImportError as error:
-        raise EngineError("writing a tiny model needs gguf: pip install 'llmbuffer[llamacpp]'") from error
+        raise EngineError("writing a tiny model needs gguf: pip install 'llmbuffer[llamacpp]>=1'") from error
     target = Path(path)
     writer = gguf.GGUFWriter(target, "llama")
     heads = heads or width // 32

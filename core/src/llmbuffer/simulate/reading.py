@@ -30,6 +30,12 @@ PATHS = (
     "GET /summary",
     "GET /metrics",
 )
+# What is asked for where the base URL of a client has its /v1 once too few or too often.
+_SLIPS = {
+    "/chat/completions": "the base URL of OpenAI's clients ends in /v1",
+    "/responses": "the base URL of OpenAI's clients ends in /v1",
+    "/v1/v1/messages": "the base URL of Anthropic's clients ends without /v1",
+}
 _DRAINED = (
     16  # times the limit: so much of a body that is too large is read and thrown away before the line is cut
 )
@@ -44,8 +50,9 @@ def _wire_of(path: str) -> Wire | None:
 async def unknown_path(request: Request, error: Exception) -> Response:
     """The answer to a path or a method that nobody serves."""
     status = error.status_code if isinstance(error, HTTPException) else 404
-    listed = "; ".join(PATHS)
-    said = RefusedError(f"{request.method} {request.url.path} is not served here: {listed}", status=status)
+    asked = f"{request.method} {request.url.path}"
+    served = _SLIPS.get(request.url.path) or "; ".join(PATHS)
+    said = RefusedError(f"{asked} is not served here: {served}", status=status)
     return refusal(said, _wire_of(request.url.path))
 
 

@@ -195,7 +195,7 @@ def make_server(provider: Provider, script: ReplyScript, latency: tuple[float, f
         if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
             raise
         raise DialectError(
-            f"the simulated provider needs {error.name}: pip install 'llmbuffer[simulate]'"
+            f"the simulated provider needs {error.name}: pip install 'llmbuffer[simulate]>=1'"
         ) from None
     config = uvicorn.Config(
         build_app(provider, script, Latency(*latency)),

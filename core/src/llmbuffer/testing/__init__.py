@@ -56,7 +56,10 @@ def __getattr__(name: str) -> Any:
     import sys
     from importlib import import_module
 
-    import pytest
+    try:
+        import pytest
+    except ModuleNotFoundError:
+        raise ImportError("the contracts need pytest: pip install 'llmbuffer[testing]>=1'") from None
 
     # So that a failing promise shows the values that it compared.
     modules = {f"{__name__}.{module}" for module in _REWRITTEN}

@@ -74,7 +74,10 @@ def _classic(found: Mapping[str, str]) -> str:
         )
     [version] = ours.values()
     if not fits(version, _OLDEST_CLASSIC):
-        raise ImportError(f"found {told}, which is too old: {_INSTALL['classic']}")
+        [name] = ours
+        # Another distribution of the same package would be installed over it.
+        first = "" if name == "autogen" else f"uninstall {name}, then "
+        raise ImportError(f"found {told}, which is too old: {first}{_INSTALL['classic']}")
     return version
 
 
@@ -83,5 +86,7 @@ def _agentchat(found: Mapping[str, str]) -> str:
         version = found.get(name)
         if version is None or not fits(version, versions):
             told = "no " + name if version is None else f"{name} {version}, which is too old"
-            raise ImportError(f"the agentchat generation needs {name}; found {told}: {_INSTALL['agentchat']}")
+            raise ImportError(
+                f"the agentchat generation needs {name}{versions}; found {told}: {_INSTALL['agentchat']}"
+            )
     return found["autogen-agentchat"]
