@@ -32,8 +32,8 @@ from .sqlite_pages import new_body, page_query, rows_of
 __all__ = ["SqliteBackend", "open_sqlite"]
 
 _NODE_ID = "SELECT id FROM nodes WHERE space = ? AND digest = ?"
-_SESSION = """SELECT s.key, coalesce(n.digest, iif(s.tip = 0, ?1, x'')), s.revision, s.context, s.body, s.tip
-    FROM sessions s LEFT JOIN nodes n ON n.id = s.tip WHERE s.space = ?2"""
+_SESSION = """SELECT s.key, coalesce(n.digest, iif(s.tip = 0, ?, x'')), s.revision, s.context, s.body, s.tip
+    FROM sessions s LEFT JOIN nodes n ON n.id = s.tip WHERE s.space = ?"""
 _CHAIN = """WITH RECURSIVE chain (id, parent, digest, body, note) AS (
         SELECT id, parent, digest, body, note FROM nodes WHERE id = ?
         UNION ALL
@@ -41,8 +41,8 @@ _CHAIN = """WITH RECURSIVE chain (id, parent, digest, body, note) AS (
         WHERE c.parent < c.id)
     SELECT digest, body, note, parent FROM chain"""
 # A plus keeps SQLite from an index and a sort: what stands before the damage in a file is then read before it is met.
-_NODES = """SELECT n.digest, coalesce(p.digest, iif(n.parent = 0, ?1, x'')), n.body, n.note
-    FROM nodes n LEFT JOIN nodes p ON p.id = n.parent AND p.id < n.id WHERE +n.space = ?2 ORDER BY n.id"""
+_NODES = """SELECT n.digest, coalesce(p.digest, iif(n.parent = 0, ?, x'')), n.body, n.note
+    FROM nodes n LEFT JOIN nodes p ON p.id = n.parent AND p.id < n.id WHERE +n.space = ? ORDER BY n.id"""
 _SESSIONS = "SELECT key, tip, revision, context, body FROM sessions WHERE +space = ? ORDER BY id"
 _RECORD = "SELECT kind, key, body, owner, expires, weight, pinned, price FROM records WHERE space = ?"
 _WEIGHTS = """SELECT kind, key, x'', owner, expires, weight, pinned, price FROM records
@@ -53,12 +53,12 @@ _PUT_NEW = _INSERT + "NOTHING"
 _PUT = f"""{_INSERT} UPDATE SET body = excluded.body, owner = excluded.owner,
     expires = excluded.expires, weight = excluded.weight, pinned = excluded.pinned, price = excluded.price"""
 _FREE = " WHERE records.owner = excluded.owner OR records.expires <= ?"
-_DEAD_NODES = """DELETE FROM nodes WHERE space = ?1 AND id NOT IN (
-    WITH RECURSIVE live (id) AS (SELECT tip FROM sessions WHERE space = ?1
+_DEAD_NODES = """DELETE FROM nodes WHERE space = ? AND id NOT IN (
+    WITH RECURSIVE live (id) AS (SELECT tip FROM sessions WHERE space = ?
         UNION SELECT n.parent FROM live JOIN nodes n ON n.id = live.id)
     SELECT id FROM live)"""
-_DEAD_RECORDS = """DELETE FROM records WHERE space = ?1 AND ((expires <= ?2 AND pinned = 0) OR
-    (kind = 'context' AND key NOT IN (SELECT context FROM sessions WHERE space = ?1)))"""
+_DEAD_RECORDS = """DELETE FROM records WHERE space = ? AND ((expires <= ? AND pinned = 0) OR
+    (kind = 'context' AND key NOT IN (SELECT context FROM sessions WHERE space = ?)))"""
 
 
 class SqliteBackend:
@@ -164,7 +164,7 @@ class SqliteBackend:
         with explained(self.path):
             connection.execute("BEGIN")
             try:
-                found = connection.execute(f"{_SESSION} AND s.key = ?3", (ROOT, space, key)).fetchone()
+                found = connection.execute(f"{_SESSION} AND s.key = ?", (ROOT, space, key)).fetchone()
                 if found is None:
                     return None
                 return SessionRow(*found[:5]), chained(connection.execute(_CHAIN, (found[5],)).fetchall())
@@ -176,7 +176,7 @@ class SqliteBackend:
 
     def session(self, space: bytes, key: bytes) -> SessionRow | None:
         """See ``Backend``."""
-        found = self._one(f"{_SESSION} AND s.key = ?3", ROOT, space, key)
+        found = self._one(f"{_SESSION} AND s.key = ?", ROOT, space, key)
         return None if found is None else SessionRow(*found[:5])
 
     def sessions(self, space: bytes) -> Iterator[SessionRow]:
@@ -249,8 +249,8 @@ class SqliteBackend:
     def sweep(self, space: bytes, now: float) -> Swept:
         """See ``Backend``."""
         with self._writing() as connection:
-            nodes = connection.execute(_DEAD_NODES, (space,)).rowcount
-            return Swept(nodes, connection.execute(_DEAD_RECORDS, (space, now)).rowcount)
+            nodes = connection.execute(_DEAD_NODES, (space, space)).rowcount
+            return Swept(nodes, connection.execute(_DEAD_RECORDS, (space, now, space)).rowcount)
 
     def page(self, space: bytes, table: Table, after: bytes, count: int) -> tuple[list[Row], bytes]:
         """See ``Reseals``."""
@@ -277,11 +277,11 @@ class SqliteBackend:
 
     def size(self, space: bytes) -> Size:
         """See ``Backend``."""
-        query = """SELECT (SELECT count(*) FROM nodes WHERE space = ?1),
-            (SELECT coalesce(sum(length(body)), 0) FROM nodes WHERE space = ?1),
-            (SELECT count(*) FROM sessions WHERE space = ?1), (SELECT count(*) FROM records WHERE space = ?1),
-            (SELECT coalesce(sum(length(body)), 0) FROM records WHERE space = ?1)"""
-        nodes, node_bytes, sessions, records, record_bytes = self._one(query, space)
+        query = """SELECT (SELECT count(*) FROM nodes WHERE space = ?),
+            (SELECT coalesce(sum(length(body)), 0) FROM nodes WHERE space = ?),
+            (SELECT count(*) FROM sessions WHERE space = ?), (SELECT count(*) FROM records WHERE space = ?),
+            (SELECT coalesce(sum(length(body)), 0) FROM records WHERE space = ?)"""
+        nodes, node_bytes, sessions, records, record_bytes = self._one(query, *[space] * 5)
         files = (self.path, self.path.with_name(f"{self.path.name}-wal"))
         file_bytes = sum(file.stat().st_size for file in files if file.exists())
         return Size(nodes, node_bytes, sessions, records, record_bytes, file_bytes)

@@ -10,12 +10,12 @@ __all__ = ["new_body", "page_query", "rows_of"]
 
 # The id of a row is its place.
 _PAGES: dict[Table, str] = {
-    "nodes": """SELECT n.id, n.digest, coalesce(p.digest, iif(n.parent = 0, ?1, x'')), n.body, n.note
-        FROM nodes n LEFT JOIN nodes p ON p.id = n.parent WHERE n.space = ?2 AND n.id > ?3 ORDER BY n.id LIMIT ?4""",
-    "sessions": """SELECT s.id, s.key, coalesce(n.digest, iif(s.tip = 0, ?1, x'')), s.revision, s.context, s.body
-        FROM sessions s LEFT JOIN nodes n ON n.id = s.tip WHERE s.space = ?2 AND s.id > ?3 ORDER BY s.id LIMIT ?4""",
+    "nodes": """SELECT n.id, n.digest, coalesce(p.digest, iif(n.parent = 0, ?, x'')), n.body, n.note
+        FROM nodes n LEFT JOIN nodes p ON p.id = n.parent WHERE n.space = ? AND n.id > ? ORDER BY n.id LIMIT ?""",
+    "sessions": """SELECT s.id, s.key, coalesce(n.digest, iif(s.tip = 0, ?, x'')), s.revision, s.context, s.body
+        FROM sessions s LEFT JOIN nodes n ON n.id = s.tip WHERE s.space = ? AND s.id > ? ORDER BY s.id LIMIT ?""",
     "records": """SELECT id, kind, key, body, owner, expires, weight, pinned, price
-        FROM records WHERE space = ?2 AND id > ?3 AND ?1 NOT NULL ORDER BY id LIMIT ?4""",
+        FROM records WHERE ? NOT NULL AND space = ? AND id > ? ORDER BY id LIMIT ?""",
 }
 _ROWS: dict[Table, type[Any]] = {"nodes": NodeRow, "sessions": SessionRow, "records": Record}
 _SET = " SET body = ? WHERE body = ? AND space = ?"
