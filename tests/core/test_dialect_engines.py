@@ -490,7 +490,7 @@ def test_an_engine_without_its_packages_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(LLMBufferError, match=r"needs gguf: pip install 'llmbuffer\[llamacpp\]'"):
+    with pytest.raises(LLMBufferError, match=r"needs gguf: pip install 'llmbuffer\[llamacpp\]>=1'"):
         write_tiny_model(tmp_path / "tiny.gguf")
     (tmp_path / "xllamacpp.py").write_text("raise ImportError", encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

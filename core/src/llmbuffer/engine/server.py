@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EngineServer"]
 
+_LAST_WORDS = 10.0  # seconds: what ends by itself closes its output first, and says why after that
+
 
 class EngineServer:
     """The native llama.cpp server on 127.0.0.1, on a free port, in a subprocess; a context manager that ends it.
@@ -121,8 +123,11 @@ class EngineServer:
     def _end_of_log(self) -> str:
         assert self._process is not None, "it was started"
         assert self._log is not None, "the same"
-        self._process.kill()
-        self._process.wait()
+        try:
+            self._process.wait(timeout=_LAST_WORDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         self._log.seek(0)
         lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
         telling = [line.strip() for line in lines if "error" in line.lower()] or lines
