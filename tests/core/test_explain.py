@@ -126,6 +126,97 @@ def test_the_instructions_of_responses_are_system_text() -> None:
     assert (found.cause, found.section, found.path) == ("system-changed", "system", "instructions")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "offset"), [(None, "bob", 0), ("bob", None, 0), ("bob", "bobby", 3), ("ann", "bob", 0)]
+)
+def test_a_field_of_a_message_is_told_by_its_own_path(old: str | None, new: str | None, offset: int) -> None:
+    before, after = chat("a", "b", "c"), chat("a", "b", "c")
+    for body, name in ((before, old), (after, new)):
+        if name is not None:
+            body["messages"][1]["name"] = name
+    found = explain(before, after)
+    assert found is not None
+    assert (found.cause, found.path, found.offset) == ("history-edited", "messages[1].name", offset)
+    after["messages"][1]["content"] = [{"type": "text", "text": "a"}]
+    again = explain(before, after)
+    assert again is not None
+    assert again.path == "messages[1].name", "a string and a text part say the same"
+
+
+def test_a_call_with_another_id_is_told_by_its_path() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    before = chat("a")
+    before["messages"] += [
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "done"},
+    ]
+    after = copy.deepcopy(before)
+    after["messages"][3]["tool_call_id"] = "2"
+    found = explain(before, after)
+    assert found is not None
+    assert (found.path, found.before, found.after) == ("messages[3].tool_call_id", "1", "2")
+
+
+SAID = tuple(f"Message {number}. " * 60 for number in range(9))
+
+
+def _of(model: str, messages: int) -> Body:
+    """A body of so many messages; for Claude with a breakpoint on the last one only."""
+    if not model.startswith("claude"):
+        return {**chat(*SAID[:messages]), "model": model}
+    body = claude(*SAID[:messages])
+    del body["system"][0]["cache_control"]
+    return body
+
+
+WHOLE = ["gpt-5.6", "deepseek-v4-pro", "claude-sonnet-5.5"]  # models that read entries or units as a whole
+
+
+@pytest.mark.parametrize("model", WHOLE)
+def test_a_history_cut_at_its_end_is_told_where_nothing_of_it_can_be_read(model: str) -> None:
+    before, after = _of(model, 9), _of(model, 7)
+    detector = BreakDetector()
+    assert detector.see(before, at=0.0) is None
+    unread = Usage(3_000, 1, 0, 3_000)
+    for found in (explain(before, after), explain(before, after, usage=unread), detector.see(after, at=1.0)):
+        assert found is not None
+        assert (found.cause, found.section) == ("history-truncated", "messages")
+        assert found.path.startswith("messages[7]" if model.startswith("claude") else "messages[8]")
+        assert found.tokens_lost > 2_500
+        assert SAID[7].startswith(found.before)
+    assert explain(before, after, usage=Usage(3_000, 1, 2_990)) is None
+    assert detector.see(after, at=2.0) is None
+
+
+@pytest.mark.parametrize("model", [*WHOLE, "gpt-5.5"])
+def test_a_cut_history_that_can_be_read_is_no_break(model: str) -> None:
+    detector = BreakDetector()
+    seen = [detector.see(_of(model, messages), at=float(messages)) for messages in (7, 9)]
+    again = detector.see(_of(model, 7), at=10.0)  # its own entry is still there
+    assert [*seen, again] == [None, None, None]
+    if model == "gpt-5.5":
+        assert explain(_of(model, 9), _of(model, 7)) is None
+
+
+def test_a_cut_history_is_read_up_to_a_breakpoint_in_it() -> None:
+    before, after = _of("claude-sonnet-5.5", 9), _of("claude-sonnet-5.5", 7)
+    before["messages"][6]["content"][0]["cache_control"] = {"type": "ephemeral"}
+    assert explain(before, after) is None
+
+
+def test_a_cut_history_below_the_minimum_lost_nothing() -> None:
+    body = {**chat(*SAID, system="Be kind."), "model": "gpt-5.6"}
+    assert explain(body, {**body, "messages": body["messages"][:2]}) is None
+
+
+def test_dynamic_text_that_goes_from_the_end_is_no_break() -> None:
+    looked_up = {"role": "user", "content": f"<context name='retrieved'>{'Facts. ' * 2_000}</context>"}
+    body = {**chat("Hello"), "model": "gpt-5.6"}
+    detector = BreakDetector()
+    assert detector.see({**body, "messages": [*body["messages"], looked_up]}, at=0.0) is None
+    assert detector.see(body, at=1.0) is None
+
+
 def test_what_else_moved_is_told_as_well() -> None:
     found = explain(chat("a", tools=[tool("f")]), chat("b", tools=[tool("g")], system="You" + LONG))
     assert found is not None

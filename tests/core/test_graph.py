@@ -30,6 +30,7 @@ from llmbuffer.errors import (
     UnknownTaskError,
 )
 from llmbuffer.graph import GraphEvent, GraphRun, TaskGraph, TaskResult
+from llmbuffer.graph.asking import told
 from llmbuffer.graph.ready import ANYHOW, COLD, ReadyTasks
 from llmbuffer.limits import Budget, Retry
 from llmbuffer.simulate import Asked, ProviderServer, Reply
@@ -156,6 +157,15 @@ def test_what_makes_no_task_is_refused(options: dict[str, Any], found: str) -> N
     assert len(graph) == 0
 
 
+@pytest.mark.parametrize(
+    "add", [lambda graph: graph.task("x", prompt="Do."), lambda graph: graph.task("x", afer=())]
+)
+def test_an_option_that_does_not_exist_is_refused_at_once(add: Callable[[TaskGraph], object]) -> None:
+    graph = TaskGraph()
+    with pytest.raises(GraphError, match=r"no option '(prompt|afer)'.* after, continues, .*version$"):
+        add(graph)
+
+
 def test_a_key_is_taken_once() -> None:
     graph = TaskGraph()
     graph.task("x", "Do.")
@@ -212,6 +222,20 @@ def test_results_go_to_functions_by_name_and_to_prompts_as_messages_in_order() -
     assert shout("x") == "X"
     assert done.tasks["end"].session is not None
     assert done.tasks["end"].session.messages[-1].text == "{braces} and %s stay"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("a < b, <b>bold</b> & <result>", "a < b, <b>bold</b> & <result>"),
+        ("x</result>y", "x&lt;/result>y"),
+        ("x< / RESULT >y", "x&lt; / RESULT >y"),
+        (Message("assistant", "</result>"), "&lt;/result>"),
+        (["</result>", "<b>"], r'["\u003c/result>","<b>"]'),
+    ],
+)
+def test_no_result_closes_the_frame_that_it_stands_in(value: Any, shown: str) -> None:
+    assert told("a", value).text == f'<result task="a">\n{shown}\n</result>'
 
 
 def test_every_prompt_shares_the_prefix_of_the_session_byte_for_byte() -> None:
@@ -743,6 +767,69 @@ def test_a_synchronous_client_works_both_ways(way: str) -> None:
         assert done.ok
         assert Counter(request.outcome for request in server.requests) == {"cold": 1, "hit": 4}
         assert done.usage == server.usage()
+
+
+class PlainClient:
+    """A client that does not tell what it is: its call may be a coroutine function, or return whatever ``create`` does."""
+
+    def __init__(self, create: Callable[..., Any]) -> None:
+        self.chat = SimpleNamespace(completions=SimpleNamespace(create=create))
+
+
+def _replied(**body: Any) -> dict[str, Any]:
+    assert "stream" not in body, "only clients of the SDKs stream for certain"
+    usage = {"prompt_tokens": 2_000, "completion_tokens": 3}
+    return {"choices": [{"message": {"content": "done"}}], "usage": usage}
+
+
+async def _awaited_reply(**body: Any) -> dict[str, Any]:
+    return _replied(**body)
+
+
+@pytest.mark.parametrize("warm", ["first-token", "response", "never"])
+@pytest.mark.parametrize("system", ["You are kind.", LONG])
+@pytest.mark.parametrize("way", ["run", "run_sync"])
+@pytest.mark.parametrize("create", [_replied, _awaited_reply])
+def test_a_client_that_does_not_tell_works_both_ways(
+    create: Callable[..., Any], way: str, system: str, warm: str
+) -> None:
+    graph = TaskGraph()
+    graph.task("a", "One.")
+    graph.task("b", "Two.")
+    session = session_of(system, client=PlainClient(create))
+    done = graph.run_sync(session, warm=warm) if way == "run_sync" else run(graph, session, warm=warm)
+    assert (done["a"], done["b"], done.ok) == ("done", "done", True)
+
+
+def test_what_a_plain_call_returns_is_awaited() -> None:
+    graph = TaskGraph()
+    graph.task("a", "One.")
+
+    def create(**body: Any) -> Any:
+        return _awaited_reply(**body)
+
+    assert run(graph, client=PlainClient(create))["a"] == "done"
+
+
+def test_a_plain_call_that_blocks_does_not_hold_up_the_others() -> None:
+    both = threading.Barrier(2, timeout=30)
+
+    def create(**body: Any) -> dict[str, Any]:
+        both.wait()
+        return _replied(**body)
+
+    graph = TaskGraph()
+    graph.task("a", "One.")
+    graph.task("b", "Two.")
+    assert run(graph, client=PlainClient(create)).ok
+
+
+def test_a_client_of_another_dialect_is_named_by_its_own_kind() -> None:
+    graph = TaskGraph()
+    graph.task("a", "One.")
+    with pytest.raises(TaskError) as raised:
+        run(graph, session_of(model=CLAUDE, dialect="anthropic"), client=PlainClient(_replied))
+    assert "a PlainClient has no 'messages'" in str(raised.value.__cause__)
 
 
 def test_run_sync_says_what_to_do_inside_an_event_loop() -> None:

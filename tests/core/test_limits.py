@@ -222,7 +222,17 @@ def test_a_coroutine_is_tried_again_and_can_be_cancelled_while_it_waits() -> Non
 
 
 def test_a_policy_that_makes_no_sense_is_refused() -> None:
-    for options in ({"times": -1}, {"wait": -1.0}, {"jitter": 2.0}):
+    nan = float("nan")
+    wrong: list[dict[str, Any]] = [{"times": -1}, {"times": 2.5}, {"times": True}, {"times": "2"}]
+    wrong += [
+        {"wait": -1.0},
+        {"wait": nan},
+        {"wait": None},
+        {"max_wait": nan},
+        {"jitter": 2.0},
+        {"jitter": nan},
+    ]
+    for options in wrong:
         with pytest.raises(LimitError, match="makes no sense"):
             Retry(**options)
 

@@ -463,6 +463,29 @@ def test_tools_of_one_name_are_merged_or_keep_the_team_separate() -> None:
         team_of("shared", ann=[FIND], bob=[other])
 
 
+def test_a_merged_schema_is_one_that_providers_take() -> None:
+    bare = [{"name": "t", "description": text} for text in ("One.", "Two.")]
+    [tool] = team_of("shared", "turn", ann=[bare[0]], bob=[bare[1]]).request("ann", "x").body["tools"]
+    assert tool["function"] == {"name": "t", "description": "One.\nTwo."}
+    untyped = {"name": "t", "parameters": {"properties": {"q": {"type": "string"}}}}
+    [tool] = team_of("shared", "turn", ann=[bare[0]], bob=[untyped]).request("ann", "x").body["tools"]
+    assert tool["function"]["parameters"]["type"] == "object"
+
+
+def test_strict_tools_are_merged_only_if_their_parameters_are_the_same() -> None:
+    def strict(text: str, *names: str) -> dict[str, Any]:
+        properties = {name: {"type": "string"} for name in names}
+        schema = {"type": "object", "properties": properties, "required": [*names]}
+        return {"name": "t", "description": text, "strict": True, "parameters": schema}
+
+    first = strict("One.", "q")
+    team = team_of("shared", "turn", ann=[first], bob=[strict("Two.", "q")])
+    [tool] = team.request("ann", "x").body["tools"]
+    assert tool["function"] == {**first, "description": "One.\nTwo."}
+    with pytest.raises(MessageError, match="'t' has schemas that cannot be merged; rename one"):
+        team_of("shared", ann=[first], bob=[strict("Two.", "q", "n")])
+
+
 # What fails
 
 

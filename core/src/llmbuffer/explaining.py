@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from .bodies import Piece, Wire, likely_dialect, pieces, read_prompt
-from .breaks import FIXES, CacheBreak, Cause, Difference, diagnose, differ, of_the_turn
+from .breaks import FIXES, CacheBreak, Cause, Difference, cut, diagnose, differ, of_the_turn
 from .breaks.served import extra_cost, tolerance
 from .cache import Lookup
 from .errors import MessageError
@@ -87,6 +87,9 @@ class _Reader:
             _params(before.body, after.body, self.rules.message_params),
         )
 
+    def cut(self, before: _Prompt, after: _Prompt) -> Difference | None:
+        return cut(before.body, after.body, (before.pieces, after.pieces), self.rules)
+
 
 class _Prompt(msgspec.Struct, frozen=True):
     body: Mapping[str, Any]
@@ -158,7 +161,8 @@ def explain(
     ``counter`` that of the model's.
 
     A difference is told even where the prompt is too short for the model to cache; then no token was lost. ``tokens_lost``
-    is what a cache that had just served ``before`` would have read of ``after``, above what it does read.
+    is what a cache that had just served ``before`` would have read of ``after``, above what it does read. A history that
+    was cut at its end is told where the model reads entries as a whole, and none ends within what is left.
 
     Raises ``MessageError`` for what is no request body, and ``UnknownDialectError``.
 
@@ -197,8 +201,10 @@ def _broken(
 ) -> CacheBreak | None:
     """The break between two requests, if more than ``threshold`` tokens were lost or, without one, anything moved."""
     found = reader.differ(before, after)
-    if threshold and found is not None and of_the_turn(found, before.pieces, reader.rules.section_order):
-        kept, found = min(kept, overlap(before.snapshot, after.snapshot, reader.count)), None
+    gone = reader.cut(before, after) if found is None else None
+    first = found if gone is None else gone
+    if threshold and first is not None and of_the_turn(first, before.pieces, reader.rules.section_order):
+        kept, found, gone = min(kept, overlap(before.snapshot, after.snapshot, reader.count)), None, None
     expected = min(kept, after.snapshot.tokens)
     scale = usage.input_tokens / after.snapshot.tokens if usage is not None and after.snapshot.tokens else 1.0
     read = lookup.read_tokens if usage is None else usage.cache_read_tokens
@@ -207,7 +213,10 @@ def _broken(
         return None
     if found is not None and lookup.outcome != "expired":
         return _moved(reader, before, after, found, lost)
-    return _not_served(reader, before, after, lookup, usage, lost, found)
+    # Not where all that is left can be read, which is so wherever the longest prefix is matched.
+    if min(lost, expected - lookup.read_tokens) <= tolerance(reader.rules, expected):
+        gone = None
+    return _not_served(reader, before, after, lookup, usage, lost, found, gone)
 
 
 def _moved(reader: _Reader, before: _Prompt, after: _Prompt, found: Difference, lost: int) -> CacheBreak:
@@ -242,8 +251,9 @@ def _not_served(
     usage: Usage | None,
     lost: int,
     found: Difference | None,
+    gone: Difference | None,
 ) -> CacheBreak | None:
-    """Nothing moved, or nothing was left to move: time, reach, marks, or the provider."""
+    """Nothing moved, or nothing was left to move: time, reach, marks, what was cut off the end, or the provider."""
     rules, snapshot = reader.rules, before.snapshot
     marked = rules.has_marks  # where the provider adds one of its own, the snapshot holds it
     if marked and not snapshot.marks and snapshot.tokens >= rules.min_tokens:
@@ -256,6 +266,8 @@ def _not_served(
         return _plain("breakpoint-missing", lost, 1.0, reader.price, also)
     if lookup.outcome in ("expired", "not-yet-visible", "lookback-exceeded"):
         return _plain(lookup.outcome, lost, 0.9, reader.price, also)
+    if gone is not None and after.snapshot.tokens >= rules.min_tokens:
+        return _moved(reader, before, after, gone, lost)
     if usage is None:
         return None
     # A body is counted a little differently than its provider counts: so close to the minimum, nothing need have been cached.

@@ -260,6 +260,7 @@ class Retry(msgspec.Struct, frozen=True):
     1), unless the error carries a ``retry-after``: then as long as that says; if it says more than ``max_wait``, the error is
     raised at once, because trying earlier would be refused again. ``when`` tells which errors are worth it (default:
     ``passing``). The last error is raised as it is. With ``times=0`` nothing is tried again and tenacity is not needed.
+    Raises ``LimitError`` for numbers out of these ranges, and for what is no number.
 
     SDKs try again by themselves, too (``max_retries``, twice by default): turn that off in the client to count here only.
 
@@ -281,10 +282,15 @@ class Retry(msgspec.Struct, frozen=True):
     draw: Callable[[], float] = random.random
 
     def __post_init__(self) -> None:
-        if self.times < 0 or self.wait < 0 or self.max_wait < 0 or not 0 <= self.jitter <= 1:
+        whole = isinstance(self.times, int) and not isinstance(self.times, bool)
+        numbers = all(isinstance(each, int | float) for each in (self.wait, self.max_wait, self.jitter))
+        if not whole or not numbers or not self._in_range():
             raise LimitError(
-                f"{self!r} makes no sense: give times and seconds from 0, and a jitter between 0 and 1"
+                f"{self!r} makes no sense: give times (a whole number) and seconds from 0, and a jitter between 0 and 1"
             )
+
+    def _in_range(self) -> bool:
+        return self.times >= 0 and self.wait >= 0 and self.max_wait >= 0 and 0 <= self.jitter <= 1
 
     def check(self) -> None:
         """Raise ``LimitError`` if there is to be another attempt and tenacity is not installed."""

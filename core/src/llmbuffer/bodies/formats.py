@@ -22,10 +22,15 @@ from .piece import (
     unmarked,
 )
 
-__all__ = ["WIRES", "Wire", "pieces"]
+__all__ = ["WIRES", "Wire", "further_fields", "pieces"]
 
 Wire = Literal["openai", "openai-responses", "anthropic", "gemini"]
 INSTRUCTIONS = frozenset({"system", "developer"})
+# Fields of a message that have pieces of their own or say nothing to the model, by where messages stand in the body.
+_APART = {
+    "messages": ("role", "content", "tool_calls"),
+    "input": ("type", "role", "content", "status", "id"),
+}
 
 
 def pieces(body: Mapping[str, Any], wire: Wire) -> list[Piece]:
@@ -70,7 +75,7 @@ def _chat(body: Mapping[str, Any]) -> Iterator[Piece]:
 def _chat_message(
     message: Mapping[str, Any], path: str, role: str, section: Section, long: bool
 ) -> Iterator[Piece]:
-    lead = _lead(role, message, ("role", "content", "tool_calls"))
+    lead = _lead(role, message, "messages")
     content, calls = message.get("content"), message.get("tool_calls")
     kind = "tool_result" if role in ("tool", "function") else None
     for where, part in parts_of(content, f"{path}.content"):
@@ -91,10 +96,20 @@ def _chat_message(
         yield Piece(section, path, "message", role, "", lead)
 
 
-def _lead(role: str, message: Mapping[str, Any], known: tuple[str, ...]) -> bytes:
+def _lead(role: str, message: Mapping[str, Any], place: str) -> bytes:
     """What begins a message: its role, and the fields besides its content that say something."""
-    more = {key: value for key, value in message.items() if key not in known and value not in (None, [], {})}
+    more = further_fields(message, place)
     return role.encode() + b"\x01" + (wire_json(more) if more else b"")
+
+
+def further_fields(message: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """The fields of a message besides its role and content that say something; ``place`` is the list that holds it.
+
+    >>> further_fields({"role": "user", "content": "hi", "name": "ann", "refusal": None}, "messages")
+    {'name': 'ann'}
+    """
+    known = _APART.get(place, ())
+    return {key: value for key, value in message.items() if key not in known and value not in (None, [], {})}
 
 
 def _call_text(call: Mapping[str, Any]) -> str:
@@ -130,7 +145,7 @@ def _response_item(item: Mapping[str, Any], path: str, section: Section, long: b
     kind = str(item.get("type") or "message")
     if kind == "message":
         role = role_of(item, path)
-        lead = _lead(role, item, ("type", "role", "content", "status", "id"))
+        lead = _lead(role, item, "input")
         for where, part in parts_of(item.get("content"), f"{path}.content"):
             yield part_piece(section, where, role, part, lead=lead, long=long)
             lead = b""

@@ -9,13 +9,16 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ..bodies import Piece
+from ..bodies.formats import further_fields
+from ..bodies.piece import unmarked
+from ..frozen import wire_json
 from ..rules import CacheRules, Section
 from ..snapshot import shared_length
 from .record import Cause
 from .values import Parting, at, part, same_values
 from .volatile import is_dynamic, volatile_at
 
-__all__ = ["Difference", "differ"]
+__all__ = ["Difference", "cut", "differ"]
 
 _IMAGES = frozenset({"image", "image_url", "input_image"})
 
@@ -58,7 +61,7 @@ def differ(
     """The first difference of two bodies of one wire format, or ``None`` if ``after`` begins with all of ``before``.
 
     ``pieces`` are those of both bodies; ``params`` the cache-relevant parameters of both, ``message_params`` those that
-    only the messages depend on. A body that ends within the other has no difference: all of it can be read.
+    only the messages depend on. A body that ends within the other has no difference: see ``cut``.
     """
     found = list(
         _differences(
@@ -68,6 +71,28 @@ def differ(
     if not found:
         return None
     return msgspec.structs.replace(found[0], also=tuple((each.cause, each.path) for each in found[1:]))
+
+
+def cut(
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    pieces: tuple[Sequence[Piece], Sequence[Piece]],
+    rules: CacheRules,
+) -> Difference | None:
+    """What was taken off the end of ``before``, for two bodies without a difference; ``None`` if ``after`` has all of it.
+
+    Caches that match the longest prefix read all of ``after`` nevertheless; those that read whole entries only may not.
+    """
+    sides = _Side(before, pieces[0], rules), _Side(after, pieces[1], rules)
+    left, right = (side.sections["messages"] for side in sides)
+    if len(right) >= len(left):
+        return None
+    looked_up = all(is_dynamic(piece.text) for piece in left[len(right) :])
+    at_hand = _Parted("messages", left, right, len(right), before, after)
+    found = at_hand.gone("dynamic-in-prefix" if looked_up else "history-truncated", left[len(right)].text)
+    order = rules.section_order
+    ahead = sum(len(sides[0].sections[name]) for name in order[: order.index("messages")])
+    return msgspec.structs.replace(found, index=ahead + found.index)
 
 
 def _differences(
@@ -157,10 +182,10 @@ class _Parted(NamedTuple):
     def changed(self, cause: Cause) -> Difference:
         """Why one piece is another one now."""
         left, right = self.left[self.same], self.right[self.same]
-        parting = part(at(self.before, left.path), at(self.after, right.path), right.path)
         if left.role != right.role:
             path = _message_of(right.path)
             return Difference(cause, self.section, path, 0, left.role, right.role, self.same)
+        parting = self._parting(left, right)
         if left.kind in _IMAGES or right.kind in _IMAGES:
             cause = "image-changed"
         elif parting.spelling:
@@ -170,6 +195,25 @@ class _Parted(NamedTuple):
         elif is_dynamic(parting.before, parting.offset) and is_dynamic(parting.after, parting.offset):
             cause = "dynamic-in-prefix"
         return _parted(cause, self.section, parting, self.same)
+
+    def _parting(self, left: Piece, right: Piece) -> Parting:
+        """Where two pieces part: in what they say, else in a field of their message, which its first piece carries."""
+        one, two = at(self.before, left.path), at(self.after, right.path)
+        path, place = _message_of(right.path), right.path.partition("[")[0]
+        old, new = at(self.before, _message_of(left.path)), at(self.after, path)
+        if _say_the_same(one, two) and isinstance(old, Mapping) and isinstance(new, Mapping):
+            fields, others = further_fields(old, place), further_fields(new, place)
+            if wire_json(fields) != wire_json(others):
+                return part(fields, others, path)
+        return part(one, two, right.path)
+
+
+def _say_the_same(one: Any, two: Any) -> bool:
+    """Whether two parts are the same but for their breakpoints."""
+    both = [
+        unmarked(each) if isinstance(each, Mapping) else {"type": "text", "text": each} for each in (one, two)
+    ]
+    return wire_json(both[0]) == wire_json(both[1])
 
 
 def _message_of(path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable, Iterable
 from contextlib import aclosing, closing
 from functools import partial
@@ -17,6 +18,7 @@ from ..rules import Event
 from ..session import Session
 from ..usage import Usage
 from .calling import Caller
+from .clients import Undeclared, tells
 from .definition import Task
 
 __all__ = ["Asker", "Bill", "told"]
@@ -25,19 +27,27 @@ __all__ = ["Asker", "Bill", "told"]
 def told(key: str, value: Any) -> Message:
     r"""A result, as the message by which a later task is told of it: text as it is, all else as JSON.
 
+    No result closes the frame that it stands in: the ``<`` of a closing tag ``result`` in it is written ``&lt;``, in JSON
+    ``\u003c``, which reads the same.
+
     >>> told("facts", "Tea is a drink.").text
     '<result task="facts">\nTea is a drink.\n</result>'
+    >>> told("facts", "</result>").text
+    '<result task="facts">\n&lt;/result>\n</result>'
     """
     return Message("user", f'<result task="{html.escape(key)}">\n{_text(key, value)}\n</result>')
 
 
+_CLOSING = re.compile(r"<(?=\s*/\s*result)", re.IGNORECASE)
+
+
 def _text(key: str, value: Any) -> str:
     if isinstance(value, str):
-        return value
+        return _CLOSING.sub("&lt;", value)
     if isinstance(value, Message):
-        return value.text
+        return _CLOSING.sub("&lt;", value.text)
     try:
-        return wire_json(freeze(value, f"result of {key!r}")).decode()
+        return _CLOSING.sub(r"\\u003c", wire_json(freeze(value, f"result of {key!r}")).decode())
     except ValueError as error:
         raise GraphError(
             f"task {key!r} returned a {type(value).__name__}, which no message can hold ({error}): return text, numbers, "
@@ -117,7 +127,7 @@ class Asker:
             options: dict[str, Any] = {
                 "dynamic": task.dynamic,
                 "tools": task.tools,
-                "client": self._client,
+                "client": self._client_until(deadline),
                 "params": task.params,
                 "max_rounds": task.max_rounds,
                 "on_observe": partial(bill.observed, hold, task.tools is not None),
@@ -127,6 +137,11 @@ class Asker:
             if hold is not None:
                 hold.release()
         return reply.text
+
+    def _client_until(self, deadline: float) -> Any:
+        if not self.asynchronous or tells(self._client):
+            return self._client
+        return Undeclared(self._client, partial(self._caller.in_thread, deadline=deadline))
 
     async def _turn(
         self,

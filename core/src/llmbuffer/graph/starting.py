@@ -14,10 +14,12 @@ from anyio.from_thread import BlockingPortal
 
 from ..calls import check_executor
 from ..errors import BudgetError, GraphError, LimitError, TaskError
+from ..fanout.sender import can_stream
 from ..limits import Budget
 from ..session import Session
 from .asking import Asker
 from .calling import Caller, SubmitsCalls, is_coroutine_function
+from .clients import is_asynchronous
 from .definition import Task
 from .execution import Execution, Options
 from .journal import Entry, Journal, Tenure
@@ -57,7 +59,7 @@ class Start:
         self.executor, self.budget = executor, budget
         self.store = store if store is not None or run_id is None else session._store
         self.run_id = run_id if run_id is not None else secrets.token_hex(8)
-        self.asynchronous = _is_asynchronous(self.client, asynchronous)
+        self.asynchronous = is_asynchronous(self.client, asynchronous)
         self.base = session.fork()  # the caller's own may go on meanwhile
         self.base._id = session.id
         self.options = Options()
@@ -73,6 +75,8 @@ class Start:
         for name, value in (("limit", given.limit), ("jobs", given.jobs)):
             if not value >= 1:
                 raise LimitError(f"{name} is {value!r}: at least one task has to run at a time")
+        if given.warm == "first-token" and not can_stream(self.client):
+            given = msgspec.structs.replace(given, warm="response")
         self.options = given
 
     def _check(self) -> None:
@@ -111,12 +115,6 @@ class Start:
                 f"task {task.key!r} takes a session, and sessions do not travel to an executor: take session_id, and "
                 "load it from the store there"
             )
-
-
-def _is_asynchronous(client: Any, default: bool) -> bool:
-    """Whether a client is awaited: SDK clients tell by how they are closed."""
-    kinds = hasattr(client, "__aenter__"), hasattr(client, "__enter__")
-    return default if kinds[0] == kinds[1] else kinds[0]
 
 
 async def run_to_end(start: Start) -> GraphRun:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeVar, overload
@@ -80,6 +81,11 @@ class TaskGraph:
 
         Raises ``GraphError`` for a key that is taken, and for options that make no sense; nothing was added then.
         """
+        if unknown := sorted(options.keys() - _OPTIONS):
+            raise GraphError(
+                f"a task has no option {unknown[0]!r}: give the prompt or callable behind the key, and as options "
+                f"{', '.join(sorted(_OPTIONS))}"
+            )
         if callable(key) and work is None:
             self._add(key.__name__, key, options)
             return key
@@ -230,7 +236,8 @@ class TaskGraph:
         """Run all tasks, each as soon as those before it have ended, and return what they came to.
 
         ``session`` is what prompts fork from; it does not change. ``client`` (default: the session's) may be asynchronous or
-        synchronous. ``executor``, anything with ``submit``, runs callables that are no coroutine functions; else threads do.
+        synchronous, one of your own as well: what blocks runs in threads. ``executor``, anything with ``submit``, runs
+        callables that are no coroutine functions; else threads do.
 
         ``limit`` is how many prompt tasks may be under way at a time, ``jobs`` how many callables (``math.inf``: any number).
         ``budget`` bounds tokens and money: when it is spent nothing more begins, what is under way ends, and ``BudgetError``
@@ -242,7 +249,8 @@ class TaskGraph:
         those that were under way are. One process at a time: others get ``RunHeldError``.
 
         Among free tasks those of a warm prefix go first. While a prefix is cold, one task leads and its siblings wait for its
-        first token (``warm="first-token"``, for which it is streamed), its ``"response"``, or not at all (``"never"``).
+        first token (``warm="first-token"``, for which it is streamed; its response, if the client is no SDK's), its
+        ``"response"``, or not at all (``"never"``).
 
         ``on_event`` gets a ``GraphEvent`` for whatever happens. Cancelled, nothing runs on, and the run can be resumed.
         """
@@ -279,6 +287,7 @@ class TaskGraph:
 
 _ONCE = Retry(0)
 _BOUNDS = ("limit", "jobs", "on_failure", "on_event", "warm")
+_OPTIONS = frozenset(inspect.signature(TaskGraph._made).parameters) - {"self", "key", "work"}
 
 
 def _retry(work: Any, retries: int | Retry) -> Retry:
