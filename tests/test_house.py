@@ -65,6 +65,7 @@ FLOORS = [
         "judging",
         "labelling",
         "observing",
+        "opening",
         "placing",
         "preflight",
         "prewarm",
@@ -76,6 +77,7 @@ FLOORS = [
         "state",
         "turns",
         "tasking",
+        "underway",
     },
     {
         "explaining",

@@ -255,7 +255,18 @@ def test_a_response_that_cannot_be_read_changes_nothing(session: Session, what: 
     assert_refused(session, lambda _: request.observe(RESPONSES[what]), LLMBufferError)
 
 
-@pytest.mark.parametrize("reply", [Message("assistant", LONE), Message("assistant", HUGE), {"role": "alien"}])
+REPLIES: list[Any] = [
+    Message("assistant", LONE),
+    Message("assistant", HUGE),
+    {"role": "alien"},
+    Message("user", "the user's own"),
+    Message("tool", [ToolResult("call_1", "a result")]),
+    {"role": "system", "content": "be kind"},
+    "a text",
+]
+
+
+@pytest.mark.parametrize("reply", REPLIES)
 def test_a_reply_that_cannot_be_kept_changes_nothing(session: Session, reply: Any) -> None:
     request = session.request("hi")
     assert_refused(session, lambda _: request.observe(Usage(input_tokens=5), reply), MessageError)
@@ -271,6 +282,10 @@ MADE: dict[str, tuple[Callable[[], Any], type[LLMBufferError]]] = {
     "an unknown placement": (lambda: Session(StableContext("m"), placement="above"), PlacementError),  # type: ignore[arg-type]  # what the test is about
     "a routing key that is a number": (lambda: Session(StableContext("m"), routing_key=5), MessageError),  # type: ignore[arg-type]  # what the test is about
     "a surrogate in the routing key": (lambda: Session(StableContext("m"), routing_key=LONE), EncodingError),
+    "an id that is a number": (lambda: Session(StableContext("m"), session_id=5), MessageError),  # type: ignore[arg-type]  # what the test is about
+    "a routing key of a fork that is a number": (lambda: Session(StableContext("m")).fork(routing_key=5), MessageError),  # type: ignore[arg-type]  # what the test is about
+    "fewer requests than none": (lambda: Session(StableContext("m"), expected_requests=-5), MessageError),
+    "requests that are not a number": (lambda: Session(StableContext("m"), expected_requests=math.nan), MessageError),  # type: ignore[arg-type]  # what the test is about
     "a surrogate in the id": (lambda: Session(StableContext("m"), session_id=LONE), EncodingError),
     "no model": (lambda: StableContext(""), MessageError),
     "a model that is none": (lambda: StableContext(5), MessageError),  # type: ignore[arg-type]  # what the test is about

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from threading import Event
 from typing import Any
@@ -343,11 +344,25 @@ def test_replies_and_the_first_user_message_enter_as_they_are() -> None:
         ({"max_tokens": 100, "time_limit": 0}, "time_limit"),
         ({"max_tokens": 100, "horizon": "soon"}, "horizon"),
         ({"max_tokens": 100, "hooks": ["clip"]}, "a hook is a str"),
+        ({"max_tokens": 100, "hooks": ClipToolOutput(9)}, "hooks is 'ClipToolOutput': give a list"),
+        ({"max_tokens": 100, "hooks": 5}, "hooks is 'int'"),
+        ({"max_tokens": math.nan}, "max_tokens is nan"),
+        ({"max_tokens": math.inf}, "max_tokens is inf"),
+        ({"max_tokens": 100, "target": math.nan}, "target is nan"),
+        ({"max_tokens": 100, "target": -math.inf}, "target is -inf"),
+        ({"max_tokens": 100, "target": "half"}, "target is 'half'"),
+        ({"max_tokens": 100, "max_loss": math.nan}, "max_loss"),
+        ({"max_tokens": 100, "time_limit": math.nan}, "time_limit"),
     ],
 )
 def test_limits_that_make_no_sense(arguments: dict[str, Any], reason: str) -> None:
     with pytest.raises(CompactionError, match=reason):
         Compaction(**arguments)
+
+
+def test_a_hook_may_have_any_time() -> None:
+    session = session_with(without_results, strict=True, time_limit=math.inf)
+    assert session.request("And now?").placed.compacted is not None
 
 
 def test_hooks_that_make_no_sense() -> None:

@@ -183,6 +183,14 @@ def test_it_goes_down_to_the_target_and_not_at_every_turn() -> None:
     assert all(entry.after_tokens <= 2_000 + 100 for entry in compacted)
 
 
+def test_where_the_target_is_out_of_reach_breaks_are_rare_all_the_same() -> None:
+    session = turns(session_of(ClipToolOutput(60), ElideToolResults(1), Truncator(), max_tokens=3_000), 60)
+    done = [entry for entry in session.ledger if entry.kind == "compacted"]
+    fitted = [entry for entry in done if "does not fit" in entry.reason]
+    assert 2 <= len(done) <= 12
+    assert all(entry.after_tokens <= 0.8 * entry.before_tokens for entry in done if entry not in fitted)
+
+
 def test_a_cold_cache_is_the_moment_to_compact() -> None:
     """Warm it would not pay for so few requests; cold, everything is written anew anyway."""
     outcomes = []

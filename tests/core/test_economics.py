@@ -109,6 +109,21 @@ def test_a_cut_goes_down_to_the_target_if_any_can() -> None:
     assert (lower.compact, lower.cut) == (True, deep)
 
 
+def test_a_cut_that_misses_the_target_takes_out_a_fifth_or_has_to_be() -> None:
+    small, fifth = elide(2_000, 16_000), elide(2_000, 14_000)
+    outlook = Outlook(
+        prompt=20_000, cuts=(small,), growth=100, remaining=500, target=12_000, max_tokens=24_000
+    )
+    refused = decide(outlook)
+    assert (refused.compact, refused.cut) == (False, small)
+    assert refused.why == "no cut reaches the target of 12000 tokens or takes out 20% of the prompt"
+    assert decide(replace(outlook, cuts=(small, fifth))).cut == fifth
+    assert decide(replace(outlook, cuts=(small, fifth))).compact
+    assert decide(replace(outlook, target=0)).compact, "without a target any cut will do"
+    forced = decide(replace(outlook, max_tokens=19_000))
+    assert (forced.compact, forced.fits, forced.cut) == (True, True, small)
+
+
 def test_a_cold_cache_is_the_moment_to_cut() -> None:
     cuts = (elide(2_000, 9_000),)
     figures: dict[str, Any] = {"prompt": 20_000, "cuts": cuts, "remaining": 3, "ttl": 300.0}

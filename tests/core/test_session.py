@@ -23,6 +23,7 @@ from llmbuffer import (
 )
 from llmbuffer.dialects.openai_chat import OpenAIChat
 from llmbuffer.errors import PlacementError
+from llmbuffer.observing import Reused
 from llmbuffer.rules import CacheRules
 
 TOOL = {
@@ -305,6 +306,26 @@ def test_a_reply_that_cannot_be_taken_in_changes_nothing() -> None:
 def test_observe_needs_a_response(session: Session) -> None:
     with pytest.raises(MessageError, match="needs the response"):
         session.request("hello").observe()
+
+
+def test_a_reply_is_the_assistants(session: Session) -> None:
+    request = session.request("hello")
+    with pytest.raises(MessageError, match=r"role 'user'.*session\.append"):
+        request.observe(Usage(10), Message("user", "hello again"))
+    with pytest.raises(MessageError, match="role 'user'"):
+        request.observe(Reused(Message("user", "hello again")))
+    assert session.messages == ()
+
+
+def test_arguments_are_refused_by_their_names() -> None:
+    with pytest.raises(MessageError, match=r"^session_id is a int"):
+        Session(StableContext("gpt-5.5"), session_id=5)  # type: ignore[arg-type]  # what the test is about
+    with pytest.raises(MessageError, match=r"^routing_key is a int"):
+        Session(StableContext("gpt-5.5"), routing_key=5)  # type: ignore[arg-type]  # what the test is about
+    for requests in (-5, 0.5):
+        with pytest.raises(MessageError, match=f"^expected_requests is {requests}: give a whole number"):
+            Session(StableContext("gpt-5.5"), expected_requests=requests)  # type: ignore[arg-type]  # what the test is about
+    assert Session(StableContext("gpt-5.5"), expected_requests=0).expected_requests == 0
 
 
 def test_unknown_placement_and_context_are_refused() -> None:

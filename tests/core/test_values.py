@@ -188,6 +188,26 @@ def test_usage_that_contradicts_itself_is_refused(counts: tuple[int, ...]) -> No
         Usage(*counts)
 
 
+@pytest.mark.parametrize("field", Usage.__struct_fields__)
+@pytest.mark.parametrize(
+    ("count", "found"),
+    [
+        (-5, "-5"),
+        (5.5, "5.5"),
+        (math.nan, "nan"),
+        (5.0, "5.0"),
+        ("five", "a str"),
+        (None, "a NoneType"),
+        (True, "a bool"),
+    ],
+)
+def test_what_is_no_token_count_is_refused_by_the_name_of_its_field(
+    field: str, count: Any, found: str
+) -> None:
+    with pytest.raises(MessageError, match=f"^{field} is {found}: give a token count"):
+        Usage(**{field: count})
+
+
 CONTEXT = StableContext(
     "gpt-5.5",
     [Segment("policy", "Be kind.", level="global", pinned=True), Segment("now", "12:00", level="turn")],
@@ -226,7 +246,9 @@ def test_a_pickled_context_keeps_its_fingerprint_and_what_is_dynamic() -> None:
 def test_errors_go_through_pickles(name: str) -> None:
     """With their attributes: a pool of processes hands them on."""
     kind: type[LLMBufferError] = getattr(tree, name)
-    makers = [vars(each)["__init__"] for each in kind.__mro__ if inspect.isfunction(vars(each).get("__init__"))]
+    makers = [
+        vars(each)["__init__"] for each in kind.__mro__ if inspect.isfunction(vars(each).get("__init__"))
+    ]
     wanted = inspect.signature(makers[0]).parameters.values() if makers else ()
     given = {
         each.name: "what" for each in wanted if each.kind is each.KEYWORD_ONLY and each.default is each.empty

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -11,8 +11,9 @@ import anyio.to_thread
 from msgspec.structs import replace
 
 from .compacted import Compacted, Preview
-from .compaction.running import PendingError, needs_await
+from .compaction.running import PendingError, needs_await, running
 from .documenting import Documenting
+from .entering import Entering, no_user
 from .errors import CompactionError, HookError, OriginalError, PairingError
 from .ledger import LedgerEntry
 from .messages import Message
@@ -60,15 +61,49 @@ class Compacting(Documenting):
 
     # On the way of a request
 
-    def _entering(self, messages: Iterable[Message], state: State) -> State:
-        """The state with messages as the hooks of commit time leave them."""
-        session = self._own
+    def _append(self, messages: Sequence[Message]) -> None:
+        """Take messages in as the hooks of commit time leave them: all of them, or none."""
+        if self._compaction is None or not self._compaction.entrance.hooks:
+            self._attach([Entering(message) for message in messages])
+            return
+        bare = no_user(self._own._state)
+        entering = []
         for message in messages:
-            if self._compaction is not None:
-                message, archive = self._compaction.enters(session, message, state)  # noqa: PLW2901
+            first = bare and message.role == "user" and not message.tool_results
+            bare = bare and not first
+            entering.append(Entering(message) if first else self._shortened(message))
+        self._attach(entering)
+
+    def _shortened(self, message: Message, **how: Any) -> Entering:
+        """A message as the hooks of commit time leave it. No lock is held, so they may use the session; ``how`` as there."""
+        if self._compaction is None:
+            return Entering(message)
+        return self._compaction.entrance.enters(self._own, message, **how)
+
+    async def _ashortened(self, message: Message) -> Entering:
+        """The same in a task: what may take long is done in a thread, and a summary is awaited."""
+        compactor, lost = self._compaction, None
+        blocks = compactor is not None and compactor.entrance.waits
+        while True:
+            build = partial(self._shortened, message, awaits=lost is None, lost=lost)
+            try:
+                return await anyio.to_thread.run_sync(build) if blocks else build()
+            except PendingError as pending:
+                lost = await self._finished(pending)
+
+    def _attach(self, entering: Sequence[Entering]) -> None:
+        """Put messages behind the history, whatever that has come to: all of them, or none."""
+        session, compactor = self._own, self._compaction
+        if compactor is not None:
+            for each in entering:
+                compactor.reported(session, each)
+        with session._lock:
+            state = session._state
+            for message, kept, _ in entering:
+                archive = state.archive.keeping(kept)
                 state = state if archive is state.archive else replace(state, archive=archive)
-            state = attach(state, link(state, message, session.dialect, session.counter), session.dialect)
-        return state
+                state = attach(state, link(state, message, session.dialect, session.counter), session.dialect)
+            session._state = state
 
     def _placed(
         self,
@@ -84,7 +119,7 @@ class Compacting(Documenting):
         if compactor is None:
             return place(session, base, user, dynamic)
         if user is not None:
-            user, archive = compactor.enters(session, user, base)
+            user, archive = compactor.enters(session, user, base, awaits=awaits, lost=lost)
             if archive is not base.archive:
                 base = replace(base, archive=archive)
         placed = place(session, base, user, dynamic)
@@ -171,7 +206,7 @@ class Compacting(Documenting):
         limit = self._compactor().compaction.time_limit
         reason = f"it took longer than {limit:g} seconds"
         try:
-            with anyio.fail_after(limit):
+            with anyio.fail_after(limit), running(pending.hook):
                 pending.take(await pending.awaitable)
         except HookError as error:
             return error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
+from .archive import Archive
 from .asking import asker
 from .chain import walk
 from .compacted import Compacted, Preview
@@ -18,8 +19,8 @@ from .compaction.base import Compaction, CompactionWarning
 from .compaction.choosing import Candidate, Past, Round
 from .compaction.economics import Cut, Decision, Outlook, Terms, decide, worth_asking
 from .compaction.pairs import without_reasoning
-from .compaction.running import PendingError
-from .entering import Entering, Entrance, check_sendable
+from .compaction.running import PendingError, under_way
+from .entering import Entering, Entrance, check_sendable, no_user
 from .errors import HookError, LLMBufferError
 from .layout import render_dynamic
 from .messages import Message
@@ -54,15 +55,29 @@ class Compactor:
         self._rounds: OrderedDict[
             tuple[int, int, bool], tuple[State, Round, dict[tuple[object, ...], State]]
         ] = OrderedDict()
-        self._entrance = Entrance(compaction)
+        self.entrance = Entrance(compaction)
         self._lock = Lock()
 
-    def enters(self, session: Session, message: Message, state: State) -> Entering:
-        """The message as the hooks of commit time leave it: see ``entering``."""
-        entering, errors = self._entrance.enters(session, message, state)
-        for error in errors:
+    def enters(
+        self,
+        session: Session,
+        message: Message,
+        state: State,
+        *,
+        awaits: bool = False,
+        lost: HookError | None = None,
+    ) -> tuple[Message, Archive]:
+        """A message behind a state as the hooks of commit time leave it, and the archive then: see ``entering``."""
+        if message.role == "user" and not message.tool_results and no_user(state):
+            return message, state.archive
+        entering = self.entrance.enters(session, message, awaits=awaits, lost=lost)
+        self.reported(session, entering)
+        return entering.message, state.archive.keeping(entering.kept)
+
+    def reported(self, session: Session, entering: Entering) -> None:
+        """Tell which hooks broke a rule; raises the first if they are strict."""
+        for error in entering.errors:
             self._failed(session, error)
-        return entering
 
     def _failed(self, session: Session, error: HookError) -> None:
         """Enter a broken rule into the ledger, and raise or warn."""
@@ -104,7 +119,7 @@ class Compactor:
 
     def _worth(self, state: State, outlook: Outlook, *, within: bool) -> bool:
         """Whether to ask the hooks at all: between turns, if it could pay; within one, if it has to be."""
-        if state.open_calls or state.tip.depth == 0:
+        if state.open_calls or state.tip.depth == 0 or under_way(self.compaction.hooks):
             return False
         if outlook.forced:
             return True
@@ -285,16 +300,19 @@ class Compactor:
     def preview(self, session: Session, state: State) -> Preview:
         """What a compaction of this state would come to, by what is expected of a summary where one would be made."""
         outlook, behind = self._outlook(session, state, None)
-        if state.open_calls or state.tip.depth == 0:
+        if state.open_calls or state.tip.depth == 0 or under_way(self.compaction.hooks):
             tokens = outlook.prompt
-            why = "calls await their results" if state.open_calls else "the history is empty"
+            why = "the history is empty" if state.tip.depth == 0 else "one of the hooks is at work"
+            why = "calls await their results" if state.open_calls else why
             return Preview(before=tokens, after=tokens, remaining=outlook.remaining, why=why)
         look = self._look(session, state, outlook, behind)
         cuts = tuple(candidate.cut(behind) for candidate in look.round.candidates)
         return self._preview(look, decide(replace(outlook, cuts=cuts)), None)
 
     def asked(self, session: Session, state: State) -> Compacted | None:
-        """The best compaction of a state whether it pays or not; ``None`` if no hook makes it smaller."""
+        """The best compaction of a state whether it pays or not; ``None`` if no hook makes it smaller, or one asks itself."""
+        if under_way(self.compaction.hooks):
+            return None
         outlook, behind = self._outlook(session, state, None)
         look = self._look(session, state, replace(outlook, target=0), behind, overflow=True)
         return self._decided(session, state, look, asked=True)[1]

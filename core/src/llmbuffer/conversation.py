@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from .calls import Executor, arun, check_executor, error_result, open_calls, run
+from .entering import Entering
 from .errors import LoopError, MessageError, PairingError
 from .messages import Message
 from .observing import Observation
@@ -18,9 +22,11 @@ from .placing import Dynamic
 from .replies import Reuse, replies_for
 from .request import Request
 from .rules import Event
+from .underway import Claim
 
 if TYPE_CHECKING:
     from .session import Session
+    from .state import State
 
 __all__ = ["Conversation"]
 
@@ -51,6 +57,7 @@ class Conversation:
         self._on_observe = on_observe
         self._reply: Message | None = None
         self._replies = replies_for(session, reuse)
+        self._claim, self._holding = Claim(), False
 
     def prepare(self, client: Any, *, asynchronous: bool, streaming: bool) -> None:
         """Find the client, and refuse what cannot work before anything is sent."""
@@ -74,6 +81,16 @@ class Conversation:
                 f"a {type(self.client).__name__} works with {fitting} only: call one, or give the other client"
             )
 
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """While it lasts, calls are this turn's own from the reply on: no other turn comes between it and its tools."""
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+            self._claim.release()
+
     def request(self) -> Request:
         """The next request: the user's words at first, then what the history has come to."""
         return self.session.request(self._user, self._dynamic, params=self._params)
@@ -96,7 +113,10 @@ class Conversation:
 
     def observe(self, request: Request, response: Any) -> bool:
         """Commit a response; whether the turn has ended with it."""
-        seen = request.observe(response)
+        with self.session._lock:  # else another turn could take the calls first
+            seen = request.observe(response)
+            if self._holding and self._tools is not None:
+                self._claim.take(seen.session)
         if seen.forked:
             _log.warning(
                 "session %s had moved on: its turn goes on in the fork %s", self.session.id, seen.session.id
@@ -133,26 +153,57 @@ class Conversation:
         return [tool.name for tool in self.session.context.tools]
 
     def settle(self) -> Iterator[ToolResult]:
-        """Run the open calls one by one, and append each result as soon as it is there."""
-        if self._tools is None:
-            return
-        for call in open_calls(self.session.tip):
-            yield self._append(call, run(call, self._tools, self._known))
+        """Run the open calls one by one, and append each result as soon as it is there.
+
+        Raises ``PairingError`` if another turn runs them. Where the turn is not ``holding``, its calls are nobody's while the
+        caller reads a result: one that never comes back leaves the rest to whoever converses next.
+        """
+        left: State | None = None
+        calls: deque[ToolCall] = deque()
+        try:
+            while self._tools is not None:
+                state = self._claim.take(self.session)
+                if state is not left:  # the first time, or somebody else has answered some meanwhile
+                    calls = deque(open_calls(state.tip))
+                if not calls:
+                    return
+                call = calls.popleft()
+                result = self._append(call, run(call, self._tools, self._known))
+                left = self.session._state
+                if not self._holding:
+                    self._claim.release()
+                yield result
+        finally:
+            self._claim.release()
 
     async def asettle(self) -> list[ToolResult]:
-        """Run the open calls at the same time, and append their results in the order of the calls."""
-        calls = open_calls(self.session.tip) if self._tools is not None else ()
-        if not calls:
+        """Run the open calls at the same time, and append their results in the order of the calls.
+
+        Raises ``PairingError`` if another turn runs them.
+        """
+        if self._tools is None:
             return []
+        try:
+            calls = open_calls(self._claim.take(self.session).tip)
+            return await self._all(calls) if calls else []
+        finally:
+            self._claim.release()
+
+    async def _all(self, calls: Sequence[ToolCall]) -> list[ToolResult]:
         results: dict[int, ToolResult] = {}
+        shortened: dict[int, Entering] = {}
         fatal: list[BaseException] = []
         appended: list[ToolResult] = []
         try:
             async with anyio.create_task_group() as group:
                 for index, call in enumerate(calls):
                     group.start_soon(self._into, results, fatal, group.cancel_scope.cancel, index, call)
+            if not fatal:
+                await self._shorten(results, shortened)
         finally:  # interrupted or not, what was done is kept
-            appended += (self._append(calls[index], results[index]) for index in sorted(results))
+            for index in sorted(results):
+                enter = partial(self._enter, shortened.get(index))
+                appended.append(self._append(calls[index], results[index], enter))
         if fatal:
             raise fatal[0]
         return appended
@@ -176,10 +227,23 @@ class Conversation:
             fatal.append(error)
             stop()
 
-    def _append(self, call: ToolCall, result: ToolResult) -> ToolResult:
+    async def _shorten(self, results: Mapping[int, ToolResult], shortened: dict[int, Entering]) -> None:
+        """What the hooks of commit time make of the results: they may take long, and their summaries are awaited."""
+        for index in sorted(results):
+            with suppress(MessageError):  # it is told when the result is appended
+                shortened[index] = await self.session._ashortened(Message("tool", [results[index]]))
+
+    def _enter(self, shortened: Entering | None, message: Message) -> None:
+        """Append without delay: if the hooks did not come to it, those that take long are left out."""
+        session = self.session
+        session._attach([session._shortened(message, hurried=True) if shortened is None else shortened])
+
+    def _append(
+        self, call: ToolCall, result: ToolResult, enter: Callable[[Message], object] | None = None
+    ) -> ToolResult:
         """Append a result; if no message can hold it, one that says so."""
         try:
-            self.session.append(Message("tool", [result]))
+            (self.session.append if enter is None else enter)(Message("tool", [result]))
         except PairingError:  # somebody else answered the call in the meantime
             raise
         except MessageError as error:

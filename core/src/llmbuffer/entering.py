@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from threading import Lock
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from .archive import Archive
 from .chain import walk
 from .compaction.base import Budget, Compaction, Hook, original_id
 from .compaction.guard import check_commit
-from .compaction.running import hook_error, run_hook
+from .compaction.running import PendingError, hook_error, may_wait, needs_await, run_hook, under_way
 from .errors import HookError
 from .messages import Message
 from .rules import Dialect
@@ -21,16 +21,17 @@ from .state import State
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["Entering", "Entrance", "check_sendable"]
+__all__ = ["Entering", "Entrance", "check_sendable", "no_user"]
 
 _REMEMBERED = 1024  # messages whose result is remembered
 
 
 class Entering(NamedTuple):
-    """A message as it enters the history, and the originals that it stands for."""
+    """A message as it enters the history, the originals that it stands for by id, and which hooks broke a rule."""
 
     message: Message
-    archive: Archive
+    kept: Mapping[str, tuple[Message, ...]] = MappingProxyType({})
+    errors: tuple[HookError, ...] = ()
 
 
 class Entrance:
@@ -38,30 +39,52 @@ class Entrance:
 
     def __init__(self, compaction: Compaction) -> None:
         self._compaction, self._checked = compaction, compaction.checked
-        self._hooks = compaction.at("commit")
+        self.hooks = compaction.at("commit")
         self._made: OrderedDict[tuple[int, str], Message] = OrderedDict()
         self._lock = Lock()
 
-    def enters(self, session: Session, message: Message, state: State) -> tuple[Entering, list[HookError]]:
-        """The message as the hooks leave it, and which of them broke a rule. Work is proportional to the message.
+    @property
+    def waits(self) -> bool:
+        """Whether a hook of commit time may take long."""
+        return any(map(may_wait, self.hooks))
 
-        Replies, and the first message of a user, enter as they are.
+    def enters(
+        self,
+        session: Session,
+        message: Message,
+        *,
+        awaits: bool = False,
+        lost: HookError | None = None,
+        hurried: bool = False,
+    ) -> Entering:
+        """The message as the hooks leave it; nothing of the session changes. Work is proportional to the message.
+
+        Replies enter as they are; so does everything that one of the hooks appends itself. A summary that has to be awaited
+        raises ``PendingError`` for whoever ``awaits``, else it counts as ``lost``. ``hurried`` leaves out what may take long.
         """
-        archive, errors = state.archive, list[HookError]()
-        if not self._hooks or message.role == "assistant":
-            return Entering(message, archive), errors
-        if message.role == "user" and not message.tool_results and _no_user(state):
-            return Entering(message, archive), errors
-        for hook in self._hooks:
+        if not self.hooks or message.role == "assistant" or under_way(self._compaction.hooks):
+            return Entering(message)
+        found: dict[str, tuple[Message, ...]] = {}
+        errors = list[HookError]()
+        for hook in self.hooks:
+            if hurried and may_wait(hook):
+                continue
             kept: dict[str, tuple[Message, ...]] = {original_id(message): (message,)}
             try:
                 now = self._known(hook, message) or self._run(session, hook, message, kept)
             except HookError as error:
                 errors.append(error)
                 continue
+            except PendingError as pending:
+                if awaits:
+                    raise
+                pending.drop()
+                errors.append(lost or needs_await())
+                continue
             if now is not message:
-                archive, message = archive.keeping(kept), now
-        return Entering(message, archive), errors
+                message = now
+                found.update(kept)
+        return Entering(message, found, tuple(errors))
 
     def _known(self, hook: Hook, message: Message) -> Message | None:
         with self._lock:
@@ -118,7 +141,7 @@ def check_sendable(dialect: Dialect, messages: Sequence[Message]) -> None:
         renders.render_message(message, None)
 
 
-def _no_user(state: State) -> bool:
+def no_user(state: State) -> bool:
     """Whether no user has said anything yet; a session that is past its first turn is not walked through."""
     if state.turn is not None or state.turns:
         return False

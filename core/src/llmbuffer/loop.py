@@ -8,6 +8,9 @@ What holds when something fails, in all four functions:
 * Cancelled or interrupted (``KeyboardInterrupt``) before a reply was observed, the session is as it was. Interrupted
   while tools run, it holds the reply and the results of the calls that were finished; the others stay open. Answer those
   with ``session.append``, or converse again: open calls are run first, and none is run twice.
+* One turn at a time runs the calls of a session. Another one that comes meanwhile raises ``PairingError`` before it runs
+  or sends anything, and may be said again; a fork has calls of its own. A turn that fails leaves its calls to the next
+  one, and so does a stream while its reader reads.
 * A turn that does not end within ``max_rounds`` requests raises ``LoopError`` and leaves the last calls open in that way.
 """
 
@@ -83,12 +86,13 @@ def respond(
             refuse_awaitable(response, f"a {_kind(turn.client)} is asynchronous: use arespond")
         return response
 
-    while True:
-        for _ in turn.settle():
-            pass
-        request = turn.request()
-        if turn.observe(request, turn.answer(request, send)):
-            return turn.reply
+    with turn.holding():
+        while True:
+            for _ in turn.settle():
+                pass
+            request = turn.request()
+            if turn.observe(request, turn.answer(request, send)):
+                return turn.reply
 
 
 async def arespond(
@@ -116,11 +120,12 @@ async def arespond(
     async def send(request: Request) -> Any:
         return await request.dialect.asend(turn.client, request.kwargs)
 
-    while True:
-        await turn.asettle()
-        request = await turn.arequest()
-        if turn.observe(request, await turn.aanswer(request, send)):
-            return turn.reply
+    with turn.holding():
+        while True:
+            await turn.asettle()
+            request = await turn.arequest()
+            if turn.observe(request, await turn.aanswer(request, send)):
+                return turn.reply
 
 
 def stream(

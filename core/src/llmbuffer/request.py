@@ -170,9 +170,12 @@ class Request:
         ``response`` is the SDK's object, its dict form, a ``Usage``, or a reply that is ``Reused``; with a ``Usage`` (or
         ``usage=``) the reply is ``message``. If the session moved on since the request was made, the reply goes to a new fork and
         ``Observation.forked`` says so. Raises ``DialectError`` for a response of another shape and a ``MessageError`` for
-        a reply that cannot be taken in; nothing is changed then.
+        a reply that cannot be taken in, or that is not the assistant's; nothing is changed then.
         """
-        return self.session.commit(self, self.answer(response, message, usage=usage))
+        answer = self.answer(response, message, usage=usage)
+        if answer.reply is not None:
+            _check_reply(answer.reply)
+        return self.session.commit(self, answer)
 
     def answer(
         self,
@@ -203,6 +206,17 @@ class Request:
     def __repr__(self) -> str:
         names = [segment.name for segment in self.dynamic]
         return f"Request(messages={self.placed.state.tip.depth}, dynamic={names})"
+
+
+def _check_reply(reply: object) -> None:
+    if not isinstance(reply, Message):
+        raise MessageError(
+            f"the reply is a {type(reply).__name__}: give a Message of the assistant, or its mapping in OpenAI's format"
+        )
+    if reply.role != "assistant":
+        raise MessageError(
+            f"the reply is a message of role {reply.role!r}: give the assistant's; what others say goes into session.append"
+        )
 
 
 def _routing_key(session: Session) -> str | None:

@@ -14,14 +14,15 @@ from .compaction.base import Compaction
 from .compactor import Compactor
 from .context import Segment, StableContext
 from .conversing import Conversing
-from .errors import DialectError, MessageError, PairingError, PlacementError, StoreError
+from .errors import DialectError, MessageError, PairingError, StoreError
 from .family import Family
 from .freezing import moved, refuse_move
-from .frozen import FrozenDict, check_text
+from .frozen import FrozenDict
 from .layout import Head, Placement, Sharing, render_head
 from .ledger import Ledger, LedgerEntry
 from .messages import Message
 from .observing import WATCHERS, Answer, Observation, next_state, record
+from .opening import check_name, check_opening
 from .placing import Dynamic, Placed
 from .plugins import get_dialect
 from .prices import Price
@@ -31,16 +32,15 @@ from .reconciling import Reconciling
 from .request import Request
 from .rules import Dialect
 from .state import Anchor, State, rendered_anew
-from .tasking import task_text
+from .tasking import task_message
 from .tokens import TokenCounter, counter_for
 from .tools import Tool
+from .underway import refuse_running
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["WATCHERS", "Session"]
-
-PLACEMENTS = ("turn", "tail", "sticky", "auto")
 
 
 class Session(Conversing, Compacting, Reconciling):
@@ -69,7 +69,7 @@ class Session(Conversing, Compacting, Reconciling):
 
     __slots__ = (
         "__weakref__", "_compaction", "_context", "_diagnostics", "_dialect", "_epoch", "_expected", "_family", "_fork_anchor", "_frozen", "_head", "_id",
-        "_ledger", "_lock", "_origin", "_placement", "_saved", "_state", "_store", "client", "name", "parent_id",
+        "_ledger", "_lock", "_origin", "_placement", "_running", "_saved", "_state", "_store", "client", "name", "parent_id",
     )  # fmt: skip
 
     def __init__(
@@ -90,28 +90,19 @@ class Session(Conversing, Compacting, Reconciling):
         store: Any = None,
         compaction: Compaction | None = None,
     ) -> None:
-        if not isinstance(context, StableContext):
-            raise MessageError(
-                f"context is a {type(context).__name__}: give StableContext(model=…, system=…)"
-            )
-        if placement not in PLACEMENTS:
-            raise PlacementError(f"unknown placement {placement!r}: use one of {', '.join(PLACEMENTS)}")
+        check_opening(context, placement, expected_requests)
         named = get_dialect(dialect) if isinstance(dialect, str) else dialect
         if not callable(getattr(named, "bind", None)):
             raise DialectError(
                 f"dialect is a {type(named).__name__}: give a name, or an object that keeps Dialect"
             )
-        self._id: str | None = (
-            session_id  # drawn when first asked for: a fork that nobody names costs nothing
-        )
+        # Drawn when first asked for: a fork that nobody names costs nothing.
+        self._id: str | None = None if session_id is None else check_name(session_id, "session_id")
         self.name: str | None = None
         self.parent_id: str | None = None
         self.client = client
         counter = tokens if tokens is not None else counter_for(context.model)
-        key = routing_key if routing_key is not None else self.id
-        if not isinstance(key, str):
-            raise MessageError(f"the routing key is a {type(key).__name__}: give a string")
-        check_text(key, "routing_key")
+        key = check_name(self.id if routing_key is None else routing_key, "routing_key")
         self._family = Family(counter, clock, prices=prices, sharing=sharing, routing_key=key)
         self._context = context
         self._dialect: Dialect = named.bind(context.model)
@@ -128,6 +119,7 @@ class Session(Conversing, Compacting, Reconciling):
         self._compaction = None if compaction is None else Compactor(compaction)
         self._saved: Any = None  # what the store remembers of the last save
         self._lock = RLock()
+        self._running: frozenset[str] = frozenset()  # the calls that a turn under way runs: see `underway`
 
     # What it holds
 
@@ -217,9 +209,7 @@ class Session(Conversing, Compacting, Reconciling):
                 f"a {type(message).__name__} is no message: give a Message, a mapping, or a list of them"
             )
         messages = [message] if isinstance(message, Message | Mapping) else list(message)
-        taken = [each if isinstance(each, Message) else Message.from_openai(each) for each in messages]
-        with self._lock:
-            self._state = self._entering(taken, self._state)
+        self._append([each if isinstance(each, Message) else Message.from_openai(each) for each in messages])
 
     def request(
         self,
@@ -243,10 +233,11 @@ class Session(Conversing, Compacting, Reconciling):
     ) -> Request:
         extra = self._extra_params(params)
         base = self._state
-        if base.open_calls and user is None:
-            raise PairingError(
-                f"the calls {list(base.open_calls)} await results: append a tool message for each first"
-            )
+        if base.open_calls:
+            refuse_running(self, base.open_calls)
+            if user is None:
+                calls = list(base.open_calls)
+                raise PairingError(f"the calls {calls} await results: append a tool message for each first")
         message = None if user is None else Message.of(user)
         return Request(self, base, self._placed(base, message, dynamic, **awaiting), extra)
 
@@ -311,7 +302,7 @@ class Session(Conversing, Compacting, Reconciling):
         it shares what its provider can still read.
         """
         fork = Session.__new__(Session)
-        fork._id, fork._ledger, fork._lock = None, None, RLock()
+        fork._id, fork._ledger, fork._lock, fork._running = None, None, RLock(), frozenset()
         fork.name, fork.parent_id, fork.client = name, self.id, self.client
         fork._placement, fork._expected = self._placement, self._expected
         fork._diagnostics, fork._store, fork._compaction = self._diagnostics, self._store, self._compaction
@@ -328,14 +319,14 @@ class Session(Conversing, Compacting, Reconciling):
             fork._state, fork._fork_anchor = self._state, self._state.anchor
             fork._saved = self._saved
         if routing_key is not None:
-            fork._family = self._family.routed(check_text(routing_key, "routing_key"))
+            fork._family = self._family.routed(check_name(routing_key, "routing_key"))
         changes = {"model": model, "system": system, "tools": tools, "params": params}
         changes = {field: value for field, value in changes.items() if value is not None}
         if changes:
             fork._frozen = False
             fork._change(self._context.replace(**changes))
         if task is not None or neutral:
-            fork.append(Message("user", task_text(task, neutral)))
+            fork.append(task_message(fork._state.open_calls, task, neutral))
         return fork
 
     def update(self, **changes: Any) -> None:

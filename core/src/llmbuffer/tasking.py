@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from .errors import MessageError
+from collections.abc import Sequence
 
-__all__ = ["NEUTRAL", "task_text"]
+from .errors import MessageError, PairingError
+from .messages import Message
+
+__all__ = ["NEUTRAL", "task_message", "task_text"]
 
 NEUTRAL = (
     "From here on you work on a task of your own. What was said above is background: the role, the standing instructions "
@@ -27,3 +30,17 @@ def task_text(task: str | None, neutral: bool | str = False) -> str:
     if not neutral:
         return task
     return f"{NEUTRAL if neutral is True else neutral}\n\n{task}"
+
+
+def task_message(open_calls: Sequence[str], task: str | None, neutral: bool | str = False) -> Message:
+    """The message that gives a fork its task, where the history may go on with one.
+
+    Raises ``PairingError`` where calls await results: a task cannot stand between a call and what came of it.
+    """
+    text = task_text(task, neutral)
+    if open_calls:
+        raise PairingError(
+            f"no task can follow while this session awaits results of the calls {list(open_calls)}: fork before the turn "
+            "that makes them, or fork without task=, append a tool message for each call to the fork, then the task"
+        )
+    return Message("user", text)

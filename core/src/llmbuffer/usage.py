@@ -19,7 +19,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     All fields are token counts and default to 0. ``cache_read_tokens`` and ``cache_write_tokens`` are included in
     ``input_tokens``; ``cache_write_long_tokens`` (entries kept for 1 h or 12 h) is included in ``cache_write_tokens``.
 
-    Raises ``MessageError`` for a negative count and for parts that exceed their whole.
+    Raises ``MessageError`` for what is no whole number from 0 on, and for parts that exceed their whole.
 
     >>> usage = Usage(input_tokens=1000, output_tokens=20, cache_read_tokens=800, cache_write_tokens=150)
     >>> usage.fresh_tokens, usage.hit_ratio
@@ -35,13 +35,17 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     cache_write_long_tokens: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.cache_read_tokens, self.cache_write_long_tokens, self.output_tokens) < 0:
-            raise MessageError(f"a token count is negative in {self!r}: counts start at 0")
-        if self.cache_write_long_tokens > self.cache_write_tokens:
+        given, out, read = self.input_tokens, self.output_tokens, self.cache_read_tokens
+        written, long = self.cache_write_tokens, self.cache_write_long_tokens
+        plain = type(given) is type(out) is type(read) is type(written) is type(long) is int
+        if plain and out >= 0 <= read and 0 <= long <= written and read + written <= given:
+            return
+        _check_counts(self)
+        if long > written:
             raise MessageError(
                 f"cache_write_long_tokens exceeds cache_write_tokens in {self!r}, which includes it"
             )
-        if self.cache_read_tokens + self.cache_write_tokens > self.input_tokens:
+        if read + written > given:
             raise MessageError(f"reads and writes exceed input_tokens in {self!r}, which includes both")
 
     @property
@@ -79,3 +83,14 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
             cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
             cache_write_long_tokens=self.cache_write_long_tokens + other.cache_write_long_tokens,
         )
+
+
+def _check_counts(usage: Usage) -> None:
+    """Raise ``MessageError`` for the first field that is no count; what is no number is not shown, it may be a text."""
+    for name in usage.__struct_fields__:
+        count = getattr(usage, name)
+        if isinstance(count, bool) or not isinstance(count, int):
+            found = repr(count) if isinstance(count, float) else f"a {type(count).__name__}"
+            raise MessageError(f"{name} is {found}: give a token count, an int from 0 on")
+        if count < 0:
+            raise MessageError(f"{name} is {count!r}: give a token count, which starts at 0")

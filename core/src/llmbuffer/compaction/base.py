@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
+from numbers import Real
 from typing import Any, Literal, Protocol, TypeAlias
 
 from ..errors import CompactionError
@@ -26,6 +28,17 @@ __all__ = [
 ]
 
 Moment = Literal["commit", "between", "overflow"]
+_ARGUMENTS = (
+    "max_tokens",
+    "target",
+    "hooks",
+    "horizon",
+    "reserve",
+    "max_loss",
+    "time_limit",
+    "strict",
+    "debug",
+)
 MOMENTS = ("commit", "between", "overflow")
 Summarize: TypeAlias = Callable[[Sequence[Message]], Any]
 Ask: TypeAlias = Callable[[Sequence[Message], str], Any]  # with the instruction
@@ -164,8 +177,7 @@ class Compaction:
         strict: bool = False,
         debug: bool = __debug__,
     ) -> None:
-        wanted = 0.5 if target is None else target
-        tokens = int(wanted * max_tokens) if isinstance(wanted, float) and wanted <= 1.0 else int(wanted)
+        tokens = _tokens(0.5 if target is None else target, max_tokens)
         _check_limits(max_tokens, tokens, reserve)
         if not 0 < max_loss <= 1:
             raise CompactionError(f"max_loss is {max_loss!r}: give a share above 0, 1 at most")
@@ -174,7 +186,7 @@ class Compaction:
         put = object.__setattr__
         put(self, "max_tokens", max_tokens)
         put(self, "target", tokens)
-        put(self, "hooks", tuple(hooks))
+        put(self, "hooks", _hooks(hooks))
         put(self, "horizon", _horizon(horizon))
         put(self, "reserve", reserve)
         put(self, "max_loss", max_loss)
@@ -199,6 +211,9 @@ class Compaction:
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"Compaction is frozen: make a new one instead of setting {name!r}")
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _made_anew, (type(self), {name: getattr(self, name) for name in _ARGUMENTS})
+
     @property
     def blocks(self) -> bool:
         """Whether a hook may take long: one of the user's, or one that waits for a model."""
@@ -213,9 +228,27 @@ class Compaction:
         return f"Compaction(max_tokens={self.max_tokens}, target={self.target}, hooks={names})"
 
 
-def _check_limits(max_tokens: int, target: int, reserve: int) -> None:
+def _tokens(target: float, max_tokens: int) -> int:
+    """The target in tokens; a ``float`` up to 1.0 is a share of the window."""
     if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1:
         raise CompactionError(f"max_tokens is {max_tokens!r}: give the window in tokens")
+    if isinstance(target, bool) or not isinstance(target, Real) or not math.isfinite(target):
+        raise CompactionError(f"target is {target!r}: give tokens, or a share between 0.0 and 1.0")
+    return int(target * max_tokens) if isinstance(target, float) and target <= 1.0 else int(target)
+
+
+def _hooks(hooks: Iterable[Hook]) -> tuple[Hook, ...]:
+    if not isinstance(hooks, Iterable):
+        raise CompactionError(f"hooks is {name_of(hooks)!r}: give a list, as in hooks=[ElideToolResults()]")
+    return tuple(hooks)
+
+
+def _made_anew(kind: type[Compaction], given: dict[str, Any]) -> Compaction:
+    """A copy: frozen, it cannot be filled in attribute by attribute."""
+    return kind(**given)
+
+
+def _check_limits(max_tokens: int, target: int, reserve: int) -> None:
     if not 0 <= reserve < max_tokens:
         raise CompactionError(f"reserve is {reserve!r}: give tokens for the reply, fewer than {max_tokens:,}")
     if not 0 < target <= max_tokens - reserve:

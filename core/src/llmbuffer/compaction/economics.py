@@ -28,6 +28,9 @@ __all__ = ["Cut", "Decision", "Outlook", "Terms", "decide", "spread", "worth_ask
 
 _CUTS = 32  # looked at in one decision
 _PLANNED = 8  # of those, planned to the end of the horizon
+_SHARE = (
+    0.2  # of the prompt: a cut that takes out less and misses the target would soon be followed by the next
+)
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,8 +66,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 def decide(outlook: Outlook) -> Decision:
     """Whether to cut before the next request, and where.
 
-    Without cuts, or with a prompt that is not above ``target``, the answer is no, at once; so it is if no single cut
-    would pay and the window is not reached within the horizon. Otherwise the schedule is planned. If the next request
+    Without cuts, or with a prompt that is not above ``target``, the answer is no, at once; so it is if all cuts miss the
+    target and take out less than a fifth of the prompt, or if no single cut would pay and the window is not reached
+    within the horizon. Otherwise the schedule is planned. If the next request
     does not fit, the answer is yes and the cheapest cut is taken that fits; if none does, the one that leaves least. The
     work has a fixed bound: at most 32 cuts are looked at, so thin out longer lists where they arise (``spread``).
 
@@ -83,6 +87,9 @@ def decide(outlook: Outlook) -> Decision:
     if not cuts:
         return _no(outlook, _stuck(outlook))
     ranked = _ranked(outlook, cuts)
+    if not outlook.forced and not _lasting(outlook, cuts):
+        least = f"the target of {outlook.target} tokens or takes out {_SHARE:.0%} of the prompt"
+        return _with_figures(outlook, ranked[0], compact=False, why=f"no cut reaches {least}")
     must = outlook.forced or _overflows(outlook) or _below(outlook, cuts)
     if not must and _gain(outlook, ranked[0]) <= 0:
         return _refused(outlook, ranked[0])
@@ -128,15 +135,21 @@ def spread(tokens: Sequence[int], limit: int = _CUTS) -> list[int]:
 
 
 def _eligible(outlook: Outlook) -> list[Cut]:
-    """The cuts that may be made; of those, only the ones that reach the target, if any does."""
+    """The cuts that may be made; of those, only the ones that reach the target, if any does, or that last."""
     smaller = [cut for cut in outlook.cuts if cut.tokens < outlook.prompt]
     fitting = [cut for cut in smaller if cut.tokens <= outlook.limit]
     ordinary = [cut for cut in fitting if not cut.last_resort]
     reaching = [cut for cut in ordinary if cut.tokens <= outlook.target]
     if reaching or not outlook.forced:
-        return reaching or ordinary
+        return reaching or _lasting(outlook, ordinary) or ordinary
     reaching = [cut for cut in fitting if cut.tokens <= outlook.target]
     return reaching or ordinary or fitting or sorted(smaller, key=lambda cut: cut.tokens)[:1]
+
+
+def _lasting(outlook: Outlook, cuts: Sequence[Cut]) -> list[Cut]:
+    """The cuts that are worth a break: without a target, whatever pays."""
+    enough = max(outlook.target, (1 - _SHARE) * outlook.prompt) if outlook.target else math.inf
+    return [cut for cut in cuts if cut.tokens <= enough]
 
 
 def _ranked(outlook: Outlook, cuts: Sequence[Cut]) -> list[Cut]:

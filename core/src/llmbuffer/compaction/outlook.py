@@ -142,7 +142,7 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
 
     The cache is warm if the last request was sent less than ``ttl`` seconds ago: ``idle`` says how long ago it was, None
     if there was none. Nothing is compacted while the prompt has at most ``target`` tokens, and a cut goes down to them
-    if any cut can. ``max_tokens`` is the window, of which ``reserve`` is left for the reply; None: no limit.
+    if any cut can; else it takes out a fifth of the prompt at least (0: no target, and any cut will do). ``max_tokens`` is the window, of which ``reserve`` is left for the reply; None: no limit.
 
     >>> Outlook(prompt=9000, growth=500, remaining=20, idle=10, ttl=300).warm
     True

@@ -83,6 +83,13 @@ class Summarizer(Native):
         self._memo: OrderedDict[str, str] = OrderedDict()
         self._lock = Lock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        with self._lock:
+            return {**vars(self), "_memo": self._memo.copy(), "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=Lock())
+
     @property
     def asks_session(self) -> bool:
         """Whether the session's own model makes the summaries."""
@@ -149,7 +156,7 @@ class Summarizer(Native):
             )
         made = self._made([copied(message) for message in messages], budget)
         if inspect.isawaitable(made):
-            raise PendingError(made, lambda value: self._take(key, value))
+            raise PendingError(made, lambda value: self._take(key, value), self)
         return self._take(key, made)
 
     def _made(self, messages: list[Message], budget: Budget) -> Any:
@@ -164,8 +171,9 @@ class Summarizer(Native):
 
     def _take(self, key: str, made: Any) -> str:
         text = _said(made)
-        if not text.strip():
-            reason = f"its summary is a {type(made).__name__} without text"
+        wrong = _wrong(text)
+        if wrong is not None:
+            reason = f"its summary is a {type(made).__name__} {wrong}"
             raise HookError(
                 f"hook {name_of(self)!r} cannot be used: {reason}; give a text",
                 hook=name_of(self),
@@ -176,6 +184,17 @@ class Summarizer(Native):
             while len(self._memo) > _REMEMBERED:
                 self._memo.popitem(last=False)
         return text
+
+
+def _wrong(text: str) -> str | None:
+    """Why no message can hold a summary; ``None`` if one can."""
+    if not text.strip():
+        return "without text"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "with a lone surrogate, which UTF-8 cannot carry"
+    return None
 
 
 def _said(made: Any) -> str:
