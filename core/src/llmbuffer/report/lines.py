@@ -89,7 +89,7 @@ class LineReader:
         prices: Mapping[str, Price] | None = None,
     ) -> None:
         self._prices, self._dialect, self._model = prices, dialect, model
-        self._detectors: OrderedDict[tuple[str | None, str, str], BreakDetector] = OrderedDict()
+        self._detectors: OrderedDict[tuple[str | None, ...], BreakDetector] = OrderedDict()
         self._known_prices: dict[str, Price | None] = {}
         self._lanes: OrderedDict[str, _Lane] = OrderedDict()
         self._number = 0
