@@ -153,6 +153,67 @@ def test_threads_that_share_a_router_never_meet() -> None:
 # An own history
 
 
+def test_users_who_say_the_same_and_hear_something_else_are_two_conversations() -> None:
+    router = router_of()
+    talks = {name: [user("hi")] for name in "ab"}
+    for turn in range(6):
+        for name, talk in talks.items():
+            plan = router.reconcile(system="Be kind.", messages=list(talk))
+            reply = said(f"Hello, {name}{turn}")
+            assert plan.observe(usage_for(plan), reply).cache_break is None
+            assert list(plan.messages) == talk
+            talk += [reply, user("yes" if turn % 2 else "go on")]
+    assert len(router) == 2
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_conversation_of_another_day_that_began_alike_is_no_edit(late: bool) -> None:
+    router = router_of()
+    items = [user("hi"), said("Hello, a."), user("go on"), said("a1"), user("yes")]
+    router.reconcile(messages=items)
+    other = [items[0], said("Hello, b."), items[2], *([said("b1"), items[4]] if late else [])]
+    plan = router.reconcile(messages=other)
+    assert (plan.relation, plan.cache_break, len(router)) == ("forked", None, 2)
+    assert router.reconcile(messages=items).relation == "same"
+
+
+@pytest.mark.moves_prefix(reason="the host edits what an assistant said")
+@pytest.mark.parametrize("in_place", [False, True])
+def test_what_an_assistant_said_is_edited_where_the_same_conversation_goes_on(in_place: bool) -> None:
+    router, items = router_of(), [user("hi"), said("the secret"), user("go on")]
+    items += [] if in_place else [said("a1"), user("yes")]
+    for _ in range(2):
+        plan = router.reconcile(messages=items)
+        plan.observe(usage_for(plan))
+        if in_place:
+            items[1]["content"] = "[redacted]"
+        else:
+            items = [items[0], said("[redacted]"), *items[2:]]
+    assert (plan.relation, len(router)) == ("edited", 1)
+    assert plan.cache_break is not None
+    assert "secret" not in str(plan.request.body)
+
+
+def test_a_summary_by_an_assistant_is_told_from_another_conversation_by_the_reply_behind_it() -> None:
+    router, items = router_of(), [user("hi"), said("a0"), user("on"), said("a1"), user("yes")]
+    plan = router.reconcile(messages=items)
+    plan.observe(usage_for(plan), said("a2"))
+    plan = router.reconcile(messages=[items[0], said("A summary."), items[4], said("a2"), user("more")])
+    assert (plan.relation, len(router)) == ("summarized", 1)
+
+
+def test_a_breakpoint_that_moved_is_no_other_reply() -> None:
+    router = router_of(policy=Policy(observe=True))
+    reply = {"role": "assistant", "content": [{"type": "text", "text": "Hello."}]}
+    marked = {
+        "role": "assistant",
+        "content": [{"type": "text", "text": "Hello.", "cache_control": {"type": "ephemeral"}}],
+    }
+    router.reconcile(messages=[user("hi"), marked, user("go on")])
+    plan = router.reconcile(messages=[user("hi"), reply, user("go on"), said("a"), user("b")])
+    assert (plan.relation, len(router)) == ("extension", 1)
+
+
 def test_an_own_history_needs_a_name() -> None:
     with pytest.raises(MessageError, match="needs a key"):
         router_of().reconcile(messages=[user("a")], history="ours")
@@ -193,6 +254,44 @@ def test_two_deletions_are_no_window() -> None:
         plan = session.reconcile(messages=items, history="ours", key="one")
         assert texts(plan) == [item["content"] for item in items]
         items = [items[0], *items[2:]]
+
+
+@pytest.mark.parametrize(
+    "taken",
+    [
+        (["q2"], ["a2"]),
+        (["q2", "a2"], ["q3", "a3"]),
+        (["q0"], ["a0"]),
+        (["a0"], ["q1"]),
+        (["q0", "a0"], [], ["q1", "a1"]),
+    ],
+)
+def test_messages_that_are_deleted_one_after_the_other_are_gone(taken: tuple[list[str], ...]) -> None:
+    router = router_of(policy=Policy(history="ours"))
+    items = [{"role": "system", "content": "Be kind."}]
+    for turn in range(5):
+        items += [user(f"q{turn}"), said(f"a{turn}")]
+        router.reconcile(messages=items[:-1], conversation="a")
+    for turn, each in enumerate((*taken, [], []), 5):
+        items = [*(item for item in items if item["content"] not in each), user(f"q{turn}")]
+        plan = router.reconcile(messages=items, conversation="a")
+        assert texts(plan) == [item["content"] for item in items]
+        items.append(said(f"a{turn}"))
+
+
+def test_a_window_behind_the_first_question_is_recognised_also_in_the_midst_of_tool_calls() -> None:
+    router, items = router_of(policy=Policy(history="ours")), [user("q0"), said("a0")]
+    found = []
+    for turn in range(1, 6):
+        items = [items[0], *items[-2:], user(f"q{turn}")]
+        found.append(texts(router.reconcile(messages=items, conversation="a")))
+        call = {"id": f"c{turn}", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+        items += [{"role": "assistant", "content": f"t{turn}", "tool_calls": [call]}]
+        items += [{"role": "tool", "content": f"r{turn}", "tool_call_id": f"c{turn}"}]
+        router.reconcile(messages=items, conversation="a")
+        items.append(said(f"a{turn}"))
+    assert found[1] == ["q0", "r1", "a1", "q2"], "the first cut is followed"
+    assert found[4][-8:] == ["t3", "r3", "a3", "q4", "t4", "r4", "a4", "q5"]
 
 
 def test_what_is_cleared_in_place_stays_by_declared_placeholders_alone() -> None:

@@ -151,6 +151,55 @@ def test_what_one_conversation_taught_serves_the_next() -> None:
     assert not asked(router, "ann", [user("hi")]).shared
 
 
+def of(user_: str, name: str) -> dict[str, Any]:
+    """What a member brings to the conversation of one user."""
+    own = tool(f"tool_{name}", f"for {user_}", q={"type": "string"})
+    return {"system": f"{prompt(name)}You serve {user_}, card {user_}-card.", "tools": [own]}
+
+
+@moves
+@pytest.mark.parametrize("first", NAMES)
+@pytest.mark.parametrize("team", ["shared", "auto"])
+def test_text_and_tools_of_another_conversation_never_go_out(team: str, first: str) -> None:
+    router, talk = router_of(team=team), [user("hi")]
+    names = dict.fromkeys((first, *NAMES))
+    for each in ("ALICE", "BOB"):
+        plans = []
+        for name in (*names, *names):
+            plan = router.reconcile(messages=talk, conversation=each, member=name, **of(each, name))
+            plan.observe(Usage(input_tokens=plan.request.snapshot.tokens))
+            plans.append(plan)
+        sent = [f"{plan.request.body} {plan.tail.text} {plan.notes}" for plan in plans]
+        assert not [text for text in sent if {"ALICE": "BOB", "BOB": "ALICE"}[each] in text]
+        assert all(f"You serve {each}, card {each}-card." in text for text in sent)
+        assert [plan.shared for plan in plans] == [False] + [True] * 5
+        assert [len(plan.tools) for plan in plans] == [1, 2, 3, 3, 3, 3]
+
+
+def test_tools_of_another_conversation_that_contradict_these_keep_nobody_apart() -> None:
+    router, talk = router_of(), [user("hi")]
+    for conversation, kind in (("c", "string"), ("d", "number")):
+        tools = [tool("find", conversation, q={"type": kind})]
+        for name in NAMES:
+            plan = router.reconcile(
+                system=prompt(name), tools=tools, messages=talk, conversation=conversation, member=name
+            )
+            plan.observe(Usage(input_tokens=plan.request.snapshot.tokens))
+            assert [each["function"]["description"] for each in plan.tools] == [conversation]
+        assert plan.shared
+
+
+def test_a_member_whose_tools_contradict_those_of_the_others_keeps_its_own_prompt() -> None:
+    router, talk = router_of(), [user("hi")]
+    kinds = {"ann": "string", "bob": "string"}
+    for name, kind in kinds.items():
+        router.declare(name, system=prompt(name), tools=[tool("find", q={"type": kind})])
+    assert asked(router, "ann", talk, tools=[tool("find", q={"type": "string"})]).shared
+    mine = tool("find", q={"type": "number"})
+    plan = asked(router, "bob", talk, tools=[mine])
+    assert (plan.shared, plan.system, plan.tools) == (False, prompt("bob"), (mine,))
+
+
 @pytest.mark.parametrize(("conversation", "member"), [(None, "ann"), ("c", None)])
 def test_without_names_nothing_is_shared(conversation: str | None, member: str | None) -> None:
     router = declared(router_of())

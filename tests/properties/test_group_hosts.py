@@ -131,6 +131,47 @@ def test_declared_members_share_every_byte_of_an_append_only_conversation(
         before = plan
 
 
+SPEAKERS = st.lists(st.sampled_from(["ann", "bob", "cy", "dan"]), min_size=1, max_size=6)
+PROMPTS = st.permutations(["You are {member}. ", "Work for {user}. ", "All are kind. " * 40])
+
+
+@moves
+@settings(deadline=None, max_examples=60)
+@given(
+    speakers=st.tuples(SPEAKERS, SPEAKERS, SPEAKERS),
+    prompts=st.lists(PROMPTS, min_size=1, max_size=2),
+    tools=st.sampled_from(["", "look", "look_{member}"]),
+    model=MODELS,
+    team=st.sampled_from(["shared", "auto"]),
+    declared=st.booleans(),
+)
+def test_nothing_of_one_conversation_is_told_in_another(
+    speakers: tuple[list[str], ...],
+    prompts: list[list[str]],
+    tools: str,
+    model: tuple[str, str],
+    team: str,
+    declared: bool,
+) -> None:
+    router = Router(session_of(*model), policy=Policy(team=team))  # type: ignore[arg-type]
+    users = ("ALICE", "BOB", "CLAIRE")
+    if declared:
+        for member in ("ann", "bob"):
+            router.declare(member, system="All are kind. " * 40)
+    for user, names in zip(users, speakers, strict=True):
+        said: list[dict[str, str]] = [{"role": "user", "content": f"{user} asks."}]
+        for number, member in enumerate(names):
+            system = "".join(prompts[len(member) % len(prompts)]).format(member=member, user=user)
+            own = [{"name": tools.format(member=member), "description": f"for {user}"}] if tools else []
+            plan = router.reconcile(system=system, tools=own, messages=said, conversation=user, member=member)
+            sent = f"{plan.system} {plan.tail.text} {plan.tools} {plan.messages} {plan.request.body}"
+            assert not [other for other in users if other != user and other in sent]
+            assert f"Work for {user}." in sent
+            assert {tool["name"] for tool in own} == {each["name"] for each in plan.tools} - {*plan.hidden}
+            plan.observe(usage_of(plan))
+            said = [*said, {"role": "assistant", "content": f"{number} is said.", "name": member}]
+
+
 @pytest.mark.skipif(not CAPTURES.is_dir(), reason="the recorded requests are not part of the repository")
 @moves
 def test_recorded_groups_are_reusable_as_far_as_the_issue_asks() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.properties.captures import CAPTURES, figures
-from tests.properties.hosts import ACTS, RELATIONS, Counting, ScriptedHost, told, usage_of
+from tests.properties.hosts import ACTS, RELATIONS, Counting, ScriptedHost, told, usage_of, words_of
 
 from llmbuffer import Message, Session, StableContext
 from llmbuffer.reconcile import Router
@@ -213,3 +215,53 @@ def test_an_own_history_follows_what_the_host_edits_and_deletes(seed: int, scrip
         words = told(plan)[0]
         assert [word for word in words if word not in trimmed] == host.words
         assert not (host.gone - trimmed - set(host.words)) & set(words)
+
+
+class Taking(NamedTuple):
+    """What a host deletes before a turn: ``many`` messages from ``place`` on, and one more at ``other``."""
+
+    place: int
+    many: int
+    other: int = -1
+
+    def cuts_as_before(self, last: Taking | None, new: int) -> bool:
+        """Whether this may be a window's second shift in a row: no fewer messages gone than are new, at the start."""
+        again = last is not None and last.place == self.place and last.other < 0
+        return again and self.place < 2 and self.other < 0 and self.many >= new
+
+
+@settings(deadline=None)
+@given(
+    takings=st.lists(
+        st.one_of(
+            st.none(), st.builds(Taking, st.integers(0, 6), st.integers(1, 3), st.sampled_from([-1, -1, 8]))
+        ),
+        max_size=12,
+    ),
+    standing=st.booleans(),
+    called=st.booleans(),
+)
+def test_an_own_history_never_sends_again_what_was_deleted_and_is_no_window(
+    takings: list[Taking | None], standing: bool, called: bool
+) -> None:
+    session, host, gone = session_of(), ScriptedHost(0), set[str]()
+    last: Taking | None = None
+    for taking in (*[None] * 5, *takings, None, None):
+        host.say("assistant")
+        host.say("user")
+        if taking is not None and taking.place + taking.many < len(host.messages) - 3:
+            out = {*range(taking.place, taking.place + taking.many), taking.other} - {-1}
+            if not taking.cuts_as_before(last, 2):
+                gone |= {word for place in out for word in words_of(host.messages[place : place + 1])}
+            host.messages = [item for place, item in enumerate(host.messages) if place not in out]
+            last = taking
+        else:
+            last = None
+        for within in range(1 + called):
+            if within:
+                host.act("call")
+            system = [{"role": "system", "content": "Be kind."}] * standing
+            given_over = [*system, *host.hand_over()]
+            words = told(session.reconcile(messages=given_over, key="one", history="ours"))[0]
+            assert not gone & {*words}
+            assert [word for word in words if word in host.words] == host.words

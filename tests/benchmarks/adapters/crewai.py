@@ -305,13 +305,18 @@ def kickoffs(maker: Any) -> None:
         maker.crew([researcher, writer], tasks).kickoff(inputs={"topic": topic})
 
 
-def multi_turn(maker: Any) -> None:
-    """One agent, three turns of a conversation, with the history handed over."""
+def multi_turn(maker: Any, keep: Any = list) -> None:
+    """One agent, three turns of a conversation, with the history handed over as ``keep`` gives it back."""
     agent = maker.agent("Researcher", "Find facts about {topic}", tools=[search_docs, read_page])
     history: list[dict[str, str]] = []
     for turn in range(3):
         history.append({"role": "user", "content": f"turn {turn}: tell me about {turn}"})
-        history.append({"role": "assistant", "content": agent.kickoff(list(history)).raw})
+        history.append({"role": "assistant", "content": agent.kickoff(keep(history)).raw})
+
+
+def stored(maker: Any) -> None:
+    """The same with the history out of a database, and no name for the conversation."""
+    multi_turn(maker, lambda history: json.loads(json.dumps(history)))
 
 
 def summarized(maker: Any) -> None:
@@ -343,6 +348,7 @@ class Plain:
 SCENARIOS: dict[str, tuple[Any, dict[str, Any]]] = {
     "sequential_2agents_native_tools": (kickoffs, {}),
     "agent_kickoff_multi_turn": (multi_turn, {}),
+    "agent_kickoff_stored_history": (stored, {}),
     "context_window_summarization": (summarized, {"refused": 4, "calls": 9}),
 }
 

@@ -53,7 +53,7 @@ def test_what_is_wrong_is_told_in_one_line(found: dict[str, str], told: str) -> 
 
 @pytest.mark.parametrize("found", [{}, {"autogen-agentchat": "0.4.0", "autogen-core": "0.4.0"}])
 def test_the_other_generation_has_a_line_of_its_own(found: dict[str, str]) -> None:
-    with pytest.raises(ImportError, match=">=0.7.5; .*pip install 'llmbuffer\\[autogen-agentchat\\]>=1'"):
+    with pytest.raises(ImportError, match=r">=0\.7\.5; .*pip install 'llmbuffer\[autogen-agentchat\]>=1'"):
         needed("agentchat", found)
 
 

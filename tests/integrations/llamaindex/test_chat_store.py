@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import copy
+import pickle
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -171,6 +173,45 @@ class TestChatStore:
         values = store.store.keys()
         assert not [key for key in values if key.startswith(store.namespace)]
 
+    def test_what_was_compacted_is_gone_with_its_messages(self, store: BufferedChatStore) -> None:
+        ways: list[Callable[[BufferedChatStore], object]] = [
+            lambda each: each.delete_messages("one"),
+            lambda each: each.delete_message("one", 1),
+            lambda each: each.delete_message("one", -3),
+            lambda each: each.add_message("one", user("new"), 1),
+            lambda each: each.set_messages("one", [user("new")]),
+        ]
+        for way in ways:
+            store.set_messages("one", [user("1"), assistant("2"), user("3"), assistant("4")])
+            store.set_compacted("one", [assistant("of 1 and 2")], covers=2)
+            assert store.get_compacted("one") == [assistant("of 1 and 2")]
+            assert store.get_keys() == ["one"]
+            way(store)
+            assert store.get_compacted("one") == []
+            values = store.store.keys()
+            assert not [key for key in values if key.startswith(store.namespace)]
+
+    def test_what_was_compacted_stays_while_its_messages_do(self, store: BufferedChatStore) -> None:
+        store.set_messages("one", [user("1"), assistant("2"), user("3"), assistant("4")])
+        store.set_compacted("one", [assistant("of 1 and 2")], covers=2)
+        store.add_message("one", user("5"))
+        store.delete_last_message("one")
+        store.delete_message("one", 2)
+        store.add_message("one", user("6"), 2)
+        assert store.get_compacted("one") == [assistant("of 1 and 2")]
+
+    def test_a_key_may_end_as_it_likes(self, store: BufferedChatStore) -> None:
+        """Nothing that is kept beside a conversation is taken for one, nor the other way round."""
+        keys = ["one", "one#compacted", "one#rewritten", "one#compacted#compacted"]
+        for key in keys:
+            store.set_messages(key, [user(key)])
+            store.set_compacted(key, [assistant(f"of {key}")], covers=1)
+        store.delete_messages("one")
+        for key in keys[1:]:
+            assert store.get_messages(key) == [user(key)]
+            assert store.get_compacted(key) == [assistant(f"of {key}")]
+        assert sorted(store.get_keys()) == sorted(keys[1:])
+
     def test_a_crash_between_two_writes_loses_nothing(
         self, store: BufferedChatStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -221,6 +262,20 @@ def test_a_memory_of_the_framework_is_loaded_with_it() -> None:
     again = ChatMemoryBuffer.from_string(memory.to_string())
     assert isinstance(again.chat_store, BufferedChatStore)
     assert again.get_all() == [user("Hello")]
+
+
+def test_a_copy_says_where_the_same_conversations_are(tmp_path: Path) -> None:
+    kept = BufferedChatStore(url=f"sqlite:///{tmp_path / 'a.db'}")
+    fleeting = BufferedChatStore()
+    for each in (kept, fleeting):
+        each.set_messages("one", [user("1")])
+        each.set_compacted("one", [assistant("of 1")], covers=1)
+        assert copy.deepcopy(each).get_messages("one") == [user("1")]
+        again = pickle.loads(pickle.dumps(each))
+        assert again.get_messages("one") == [user("1")]
+        assert again.get_compacted("one") == [assistant("of 1")]
+        again.close()
+    kept.close()
 
 
 def test_it_outlives_its_process(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from llama_index.core.chat_engine import SimpleChatEngine
 from llama_index.core.llms import ChatMessage, MockLLM
 from llama_index.core.memory import BaseMemoryBlock
 from llama_index.core.memory.types import BaseMemory
+from llama_index.core.storage.chat_store import SimpleChatStore
 from llama_index.llms.openai import OpenAI
 from pydantic import Field
 from tests.benchmarks.adapters.llamaindex_scenarios import words
@@ -157,9 +160,61 @@ def test_an_edit_of_what_was_compacted_is_followed() -> None:
     assert len(memory.get_all()) == 11
 
 
-@pytest.mark.parametrize("kind", ["simple", "kept"])
+@pytest.mark.parametrize("url", ["memory:", None])
+def test_what_was_compacted_goes_with_its_messages(url: str | None) -> None:
+    """At once from a store of ours; from any other one with the next reply, while the memory is in use."""
+    store: Any = SimpleChatStore() if url is None else BufferedChatStore(url=url)
+    memory = memory_of(chat_store=store, chat_store_key="k")
+    talk(memory, 6)
+    assert len(memory.get()) < 12
+    store.delete_messages("k")
+    if url is None:
+        memory.put_messages([user("new"), assistant("new")])
+    assert all(not each.startswith("k#") for each in store.get_keys())
+    assert "q0 " not in str(store.to_dict())
+
+
+def test_a_message_that_is_deleted_while_a_summary_is_made_is_gone() -> None:
+    store = BufferedChatStore()
+
+    class Slow(MockLLM):
+        def chat(self, messages: Any, **kwargs: Any) -> Any:
+            asked.append(messages)
+            store.delete_message("k", 1)
+            return super().chat(messages, **kwargs)
+
+    asked: list[Any] = []
+    memory = memory_of(chat_store=store, chat_store_key="k", llm=Slow(max_tokens=4))
+    talk(memory, 5)
+    memory.put(user("w " * 20))
+    memory.put(assistant("done"))
+    assert asked
+    assert store.get_compacted("k") == []
+
+
+def test_a_copy_goes_on_by_itself() -> None:
+    memory = memory_of(memory_blocks=[Fact(name="facts")], llm=MockLLM())
+    memory.put(user("Hello"))
+    other = copy.deepcopy(memory)
+    other.put(assistant("only there"))
+    assert [each.content for each in memory.get_all()] == ["Hello"]
+    assert [each.content for each in other.get_all()] == ["Hello", "only there"]
+    assert other.llm is memory.llm
+    assert other.memory_blocks[0] is not memory.memory_blocks[0]
+
+
+def test_a_copy_has_a_lock_of_its_own() -> None:
+    memory = memory_of()
+    other = copy.deepcopy(memory)
+    with memory._lock, ThreadPoolExecutor(1) as threads:
+        threads.submit(other.put, user("Hello")).result(timeout=60)
+    assert other.get() == [user("Hello")]
+
+
+@pytest.mark.parametrize("kind", ["simple", "kept", "fleeting"])
 def test_it_is_kept_as_text(kind: str, tmp_path: Path) -> None:
-    store = BufferedChatStore(url=f"sqlite:///{tmp_path / 'm.db'}") if kind == "kept" else None
+    url = f"sqlite:///{tmp_path / 'm.db'}" if kind == "kept" else "memory:"
+    store = None if kind == "simple" else BufferedChatStore(url=url)
     memory = memory_of(chat_store=store) if store else memory_of()
     talk(memory, 7)
     again = BufferedMemory.from_string(memory.to_string(), tokenizer_fn=words)

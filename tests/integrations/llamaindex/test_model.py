@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +31,7 @@ from tests.benchmarks.adapters.llamaindex_scenarios import (
     condense_plus_context,
 )
 
+from llmbuffer import Session, StableContext
 from llmbuffer.errors import MessageError
 from llmbuffer.reconcile import Policy
 from llmbuffer.simulate import Asked, Call, ProviderServer, Reply
@@ -118,6 +120,34 @@ def test_copies_share_the_seam() -> None:
     assert copy.deepcopy(wrapped).seam is wrapped.seam
     assert wrapped.bound(conversation="a", member="b").seam is wrapped.seam
     assert wrapped.forked().seam is not wrapped.seam
+
+
+def test_a_pickled_one_is_made_anew(server: ProviderServer) -> None:
+    policy = Policy(history="ours", trims=True)
+    llm = BufferedLLM(openai_of(server, temperature=0.3), policy=policy, stream_usage=False, retell=False)
+    llm = llm.bound(conversation="one", member="writer")
+    llm.complete("hi")
+    again = pickle.loads(pickle.dumps(llm))
+    assert type(again) is type(llm)
+    assert again.model_dump() == llm.model_dump()
+    assert again.seam.policy == llm.seam.policy
+    assert again.seam.account().requests == 0
+    again.complete("hi")
+    list(again.stream_complete("hi"))
+    assert list(again.seam.accounts) == [("one", "writer")]
+    assert "stream_options" not in bodies_of(server)[-1]
+    assert llm.seam.account().requests == 1
+    plain = pickle.loads(pickle.dumps(type(llm)(model="gpt-5.5", api_key="k")))
+    assert type(plain) is type(llm)
+
+
+def test_one_with_a_session_is_not_pickled() -> None:
+    llm = BufferedLLM(MockLLM())
+    session = Session(StableContext("gpt-5.5", "Be kind."))
+    for each in (BufferedLLM(MockLLM(), session=session), llm.forked(session), llm.forked(session).forked()):
+        with pytest.raises(TypeError, match="cannot be pickled, since its session cannot"):
+            pickle.dumps(each)
+    assert pickle.loads(pickle.dumps(llm.forked())).seam.mode == "buffer"
 
 
 def test_what_is_no_llm_is_refused() -> None:

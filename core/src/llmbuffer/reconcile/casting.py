@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..context import StableContext
@@ -71,11 +71,15 @@ class Common(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What was chosen, whose prompts are built around the common text, and who reads behind it all the same."""
+    """What was chosen, whose prompts are built around the common text, and who reads behind it all the same.
+
+    ``common`` is a part of the prompt of each who is inside; members that are only guessed at are in neither list.
+    """
 
     choice: Choice
     inside: tuple[str, ...]
     guests: tuple[str, ...]
+    common: Common | None
 
 
 def common_of(parts: Sequence[Part]) -> Common | None:
@@ -108,14 +112,16 @@ def merged_tools(parts: Iterable[Part], host: Host) -> tuple[dict[str, tuple[Any
 class Company:
     """The members that one wrapped model has served, those that were declared, and what was decided for them.
 
-    Used under the router's lock.
+    Its conversations may be those of different users. So what a member brought to one of them, in ``parts``, is no more than a
+    guess in another one: it may show where prompts part, and what sharing costs. Text and tools that go out are of those who
+    speak there, or were declared. Used under the router's lock.
     """
 
     def __init__(self, session: Session, host: Host) -> None:
         self.session, self.host = session, host
         self.parts: dict[str, Part] = {}
         self.retold: bool | None = getattr(host, "by_reader", None)
-        self._declared: dict[str, None] = {}
+        self._declared: dict[str, Part] = {}
         self._met: dict[str, dict[str, None]] = {}
         self._choices: dict[Any, Decision] = {}
 
@@ -130,11 +136,15 @@ class Company:
         self.parts.pop(name, None)
         self.parts[name] = part
         if declared:
-            self._declared[name] = None
+            self._declared[name] = part
         if len(self.parts) > _MEMBERS + len(self._declared):
             oldest = next(each for each in self.parts if each not in self._declared)
             del self.parts[oldest]
             self._met.pop(oldest, None)
+
+    def part(self, name: str, there: Mapping[str, Part]) -> Part | None:
+        """What a member brings to a conversation, by those who spoke in it and what was declared."""
+        return there.get(name, self._declared.get(name))
 
     def meets(self, names: Iterable[str]) -> None:
         """Remember who speaks in one conversation."""
@@ -148,54 +158,56 @@ class Company:
         found = dict.fromkeys((*declared, *self._met.get(name, ()), *there, name))
         return tuple(each for each in found if each in self.parts)
 
-    def decided(self, names: Sequence[str], wanted: str) -> Decision:
+    def decided(self, names: Sequence[str], there: Mapping[str, Part], wanted: str) -> Decision | None:
         """The layout for these members, and those of them who share it; ``wanted`` is ``shared`` or ``auto``.
 
-        It is remembered by what the members bring.
+        ``there`` is what those brought who spoke in this conversation. ``None`` while fewer than two are known of whom nobody
+        has to be guessed, and guesses do not fit.
         """
-        key = (wanted, *((name, self.parts[name].prompt, _identities(self.parts[name])) for name in names))
+        sure = {name: part for name in names if (part := self.part(name, there)) is not None}
+        if len(sure) < len(names):
+            found = self._remembered({name: sure.get(name, self.parts[name]) for name in names}, sure, wanted)
+            if found.inside and (found.choice.layout == "shared" or found.choice.costs):
+                return found
+        return self._remembered(sure, sure, wanted) if len(sure) > 1 else None
+
+    def _remembered(self, parts: Mapping[str, Part], sure: Collection[str], wanted: str) -> Decision:
+        """What is decided for members, by what they bring."""
+        key = (
+            wanted,
+            *((name, name in sure, *part[:2], _identities(part)) for name, part in parts.items()),
+        )
         found = self._choices.get(key)
         if found is None:
-            inside = self._insiders(names)
-            common = common_of([self.parts[name] for name in inside])
-            guests = tuple(
+            inside = _insiders(parts)
+            common = common_of([parts[name] for name in inside])
+            guests = [
                 name
-                for name in names
-                if name not in inside and common is not None and self.may_be_guest(name, common, wanted)
+                for name, part in parts.items()
+                if name not in inside and common is not None and self.may_be_guest(part, common, wanted)
+            ]
+            choice = self._choice(
+                {name: parts[name] for name in inside}, {name: parts[name] for name in guests}, wanted
             )
-            found = self._choices[key] = Decision(self._choice(inside, guests, wanted), inside, guests)
+            mine, others = ([name for name in group if name in sure] for group in (inside, guests))
+            found = self._choices[key] = Decision(choice, tuple(mine), tuple(others), common)
             while len(self._choices) > _CHOICES:
                 del self._choices[next(iter(self._choices))]
         return found
 
-    def may_be_guest(self, name: str, common: Common, wanted: str) -> bool:
+    def may_be_guest(self, part: Part, common: Common, wanted: str) -> bool:
         """Whether a member whose prompt is not built around the common text gains by reading behind it.
 
         It saves writing what was said since its last turn, and pays for its own prompt anew and for reading the common one.
         """
         count, rules = self.session.counter.count, self.session.dialect.rules
-        own, read = count(self.parts[name].prompt), rules.read_multiplier * sum(map(count, common.texts))
+        own, read = count(part.prompt), rules.read_multiplier * sum(map(count, common.texts))
         return wanted == "shared" or rules.write_multiplier * TURN_TOKENS > own + read
 
-    def _insiders(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Those whose prompts have enough in common; all where nobody's have."""
-        inside = list(names)
-        while len(inside) > 2 and not self._enough(inside):
-            without = {name: self._common([each for each in inside if each != name]) for name in inside}
-            inside.remove(max(without, key=lambda name: without[name]))
-        return tuple(inside if len(inside) == len(names) or self._enough(inside) else names)
-
-    def _enough(self, names: Sequence[str]) -> bool:
-        return self._common(names) >= _LEAST * min(sum(map(len, self.parts[name].texts)) for name in names)
-
-    def _common(self, names: Sequence[str]) -> int:
-        common = common_of([self.parts[name] for name in names])
-        return -1 if common is None else common.length
-
-    def _choice(self, inside: Sequence[str], guests: Sequence[str], wanted: str) -> Choice:
-        parts = {name: self.parts[name] for name in (*inside, *guests)}
+    def _choice(self, inside: Mapping[str, Part], guests: Mapping[str, Part], wanted: str) -> Choice:
+        parts = {**inside, **guests}
         tools, conflict = merged_tools(parts.values(), self.host)
-        common = common_of([parts[name] for name in inside])
+        common = common_of([*inside.values()])
         if common is None:
             conflict = "the members' prompts are made of different numbers of texts"
         if conflict:
@@ -220,6 +232,24 @@ class Company:
         ):
             return Choice("separate", found.reason, costs=costs)
         return found
+
+
+def _insiders(parts: Mapping[str, Part]) -> tuple[str, ...]:
+    """Those whose prompts have enough in common; all where nobody's have."""
+    inside = dict(parts)
+    while len(inside) > 2 and not _enough(inside):
+        without = {name: _common({each: parts[each] for each in inside if each != name}) for name in inside}
+        del inside[max(without, key=lambda name: without[name])]
+    return tuple(inside if len(inside) == len(parts) or _enough(inside) else parts)
+
+
+def _enough(parts: Mapping[str, Part]) -> bool:
+    return _common(parts) >= _LEAST * min(sum(map(len, part.texts)) for part in parts.values())
+
+
+def _common(parts: Mapping[str, Part]) -> int:
+    common = common_of([*parts.values()])
+    return -1 if common is None else common.length
 
 
 def _cast(context: StableContext, parts: Mapping[str, Part], common: Common) -> Cast:

@@ -97,12 +97,8 @@ class Given:
 
     def _reply_stands(self) -> bool:
         """Whether the reply that was observed follows at its place, so that what is before it was edited."""
-        place, replied = len(self.line_before), self.reconciler._replied
-        if replied is None or not place or place >= len(self.given):
-            return False
-        if self.line_before.entries[-1].state.tip.digest != replied[0].tip.digest:
-            return False
-        return self._message(place)[0] == replied[1]
+        place, answer = len(self.line_before), self.reconciler.answered(self.line_before)
+        return answer is not None and place < len(self.given) and self._message(place)[0] == answer
 
     def _marks_aside(self) -> None:
         """Know messages again that differ in nothing but their breakpoints: hosts let those move with the end."""

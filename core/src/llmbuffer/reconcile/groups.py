@@ -51,7 +51,7 @@ class Group:
         self._inside: dict[str, None] = {}
         self._guests: set[str] = set()
         self._apart: set[str] = set()
-        self._there: dict[str, None] = {}
+        self._there: dict[str, Part] = {}  # what each who spoke here brought last
         self._common: Common | None = None
         self._tools: dict[str, tuple[Any, Tool]] = {}
         self._seen: dict[str, Seen] = {}
@@ -122,33 +122,36 @@ class Group:
     # Who shares
 
     def _enter(self, member: str, part: Part, policy: Policy) -> None:
-        company, before = self._company, self._company.parts.get(member)
+        company, before = self._company, self._company.part(member, self._there)
         company.enter(member, part)
-        if member not in self._there:
-            self._there[member] = None
+        new, self._there[member] = member not in self._there, part
+        if new:
             company.meets(self._there)
         if not self._decided:
             self._decide(member, policy)
-        elif self.shares(member) and (before is None or _names(before.tools) != _names(part.tools)):
-            self._gather()
+            return
+        changed = before is None or _names(before.tools) != _names(part.tools)
+        if changed and self.shares(member) and not self._gather():
+            self._leaves(member)
 
     def _decide(self, member: str, policy: Policy) -> None:
         names = self._company.expected(member, self._there)
-        if len(names) < 2:
+        found = self._company.decided(names, self._there, policy.team)
+        if found is None:
             return
-        choice, inside, guests = self._company.decided(names, policy.team)
-        self._decided, self.note = True, f"team: {choice.reason}"
-        if choice.layout == "shared":
-            self._inside, self._guests = dict.fromkeys(inside), set(guests)
-            self._common = self._shared()
+        self._decided, self.note = True, f"team: {found.choice.reason}"
+        if found.choice.layout == "shared":
+            self._inside, self._guests = dict.fromkeys(found.inside), set(found.guests)
+            self._common = found.common
             self._gather()
 
     def _shared(self) -> Common | None:
         return common_of(self._parts(self._inside))
 
     def _parts(self, names: Iterable[str]) -> list[Part]:
-        """What they bring; of one who has not spoken for long, nothing is known any more."""
-        return [self._company.parts[name] for name in names if name in self._company.parts]
+        """What they bring; of one that was forgotten, nothing is known any more."""
+        found = (self._company.part(name, self._there) for name in names)
+        return [part for part in found if part is not None]
 
     def _left(self, member: str, part: Part, policy: Policy) -> tuple[str, ...] | None:
         """What of its texts is the member's own; ``None`` for one that does not share."""
@@ -169,14 +172,19 @@ class Group:
             self._common = common
             return common.own(part)
         self._inside.pop(member, None)
-        guest = self._company.may_be_guest(member, self._common, policy.team)
+        guest = self._company.may_be_guest(part, self._common, policy.team)
         if guest and self._joins(member):
             self._inside.pop(member)
             self._guests.add(member)
             return part.texts
-        self._inside.pop(member, None)
-        self._apart.add(member)
+        self._leaves(member)
         return None
+
+    def _leaves(self, member: str) -> None:
+        """It keeps a prompt of its own from now on."""
+        self._inside.pop(member, None)
+        self._guests.discard(member)
+        self._apart.add(member)
 
     def _joins(self, member: str) -> bool:
         self._inside[member] = None

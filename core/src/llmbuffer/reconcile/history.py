@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..messages import Message
 from ..state import State
 from .policy import Policy
-from .recognition import Line, Match
+from .recognition import Entry, Line, Match
 
 __all__ = ["Kept", "Own", "Windows", "is_cleared"]
 
@@ -26,28 +26,59 @@ class Kept(NamedTuple):
 class Windows:
     """Recognises a host that cuts off the start of its messages to keep a window.
 
-    Declared, a cut at the very start is one (system messages may stand before it). Else it takes a second identical shift:
-    as many messages gone or left as the time before, at the same place, with new ones behind them.
+    Declared, a cut at the very start is one (system messages may stand before it). Else it takes a second one in a row, at the
+    same place, with new messages behind it: at the start, or behind the first message of a user, where as many messages as the
+    time before are left, or gone and no fewer than are new. All else may be a redaction, and what is redacted is gone.
     """
 
     def __init__(self) -> None:
-        self._last: tuple[int, int, int] | None = None
+        self._last: _Shift | None = None
 
     def shifts(self, match: Match, line: Line, before: int, declared: bool) -> bool:
         """Whether what is gone was cut off by a trimmer. ``line`` holds the messages now, ``before`` counts those then."""
-        if match.relation != "truncated" or not match.pairs:
+        if match.relation in ("same", "extension") and not _asks(line.entries[match.same :]):
+            return False  # within a turn, in which a host that trims turn by turn has nothing to cut
+        last, self._last = self._last, None
+        shift = _shift(match, line, before)
+        if shift is None:
             return False
-        (now, there), count = match.pairs[0], len(match.pairs)
-        runs_on = all(pair == (now + step, there + step) for step, pair in enumerate(match.pairs))
-        if not runs_on or now != match.same or there + count != before:
-            return False
-        if declared and all(entry.message.role in _STANDING for entry in line.entries[: match.same]):
+        standing = [entry.message.role for entry in line.entries[: shift.place] if not _stands(entry)]
+        if declared and not standing:
             return True
-        shift = (match.same, there - match.same, count) if len(line) > now + count else None
-        last, self._last = self._last, shift
-        if last is None or shift is None or last[0] != shift[0]:
+        if standing in ([], ["user"]) and shift.new:
+            self._last = shift
+        if self._last is None or last is None or last.place != shift.place:
             return False
-        return last[1] == shift[1] or last[2] == shift[2]
+        return last.left == shift.left or (last.gone == shift.gone and shift.new <= shift.gone)
+
+
+class _Shift(NamedTuple):
+    """A cut at one place: how many messages are gone, how many are left behind it, and how many are new at the end."""
+
+    place: int
+    gone: int
+    left: int
+    new: int
+
+
+def _shift(match: Match, line: Line, before: int) -> _Shift | None:
+    """The only thing that became of the messages, if it is a cut."""
+    if match.relation != "truncated" or not match.pairs:
+        return None
+    (now, there), count = match.pairs[0], len(match.pairs)
+    runs_on = all(pair == (now + step, there + step) for step, pair in enumerate(match.pairs))
+    if not runs_on or now != match.same or there + count != before:
+        return None
+    return _Shift(now, there - now, count, len(line) - now - count)
+
+
+def _stands(entry: Entry) -> bool:
+    return entry.message.role in _STANDING
+
+
+def _asks(entries: Sequence[Entry]) -> bool:
+    """Whether a turn begins with these messages."""
+    return any(entry.message.role == "user" and not entry.message.tool_results for entry in entries)
 
 
 def is_cleared(message: Message, policy: Policy) -> bool:

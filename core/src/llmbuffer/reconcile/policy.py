@@ -20,7 +20,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     ``history``: with ``host`` the host always wins; with ``ours`` the session keeps its own append-only history, and its
     own compaction in place of the host's trimming and clearing. ``trims`` declares that the host cuts off the start of its
-    messages to keep a window; else a cut is taken for that at its second time, and the first one is followed.
+    messages to keep a window; else one at the start is taken for that at its second time in a row, and the first one is followed.
     ``cleared`` are the texts that the host puts in place of what it clears.
 
     ``learn``: text of the system prompt that was seen to change moves to the tail, with its sentence. ``pinned`` are

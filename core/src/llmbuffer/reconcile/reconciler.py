@@ -108,6 +108,13 @@ class Reconciler:
         """Whether a prompt with so many messages in common goes on from all that the last one had."""
         return any(len(line) == depth for line in self.lines)
 
+    def answered(self, line: Line) -> Message | None:
+        """The last reply that was observed, if it followed what a line ends with."""
+        replied = self._replied
+        if replied is None or not line.entries or line.entries[-1].state.tip.digest != replied[0].tip.digest:
+            return None
+        return replied[1]
+
     def branch(self, line: Line, length: int) -> Session:
         """A session that goes on from an earlier message of a line, with what is known of it."""
         session = self.session.fork()

@@ -15,8 +15,10 @@ from .heading import Staged
 from .hosts import DictHost, Host, Leaves, readable
 from .instructions import Templates
 from .leading import Leading
+from .observing import without_marks
 from .plan import Plan
 from .policy import Policy, chosen
+from .recognition import Line, Match
 from .reconciler import reconciler_of
 
 if TYPE_CHECKING:
@@ -239,10 +241,38 @@ class Router:
         key = best[1]
         known = reconciler_of(self._sessions[key])
         line, match = known.look(leaves, messages)
-        if match.relation == "forked":
+        if match.relation == "forked" or self._parted(known.answered(line), line, match, leaves, messages):
             return self._begun(member, leaves, known.branch(line, match.same))
         self._sessions.move_to_end(key)
         return self._sessions[key]
+
+    def _parted(
+        self,
+        answer: Message | None,
+        line: Line,
+        match: Match,
+        leaves: Sequence[Leaves],
+        messages: Sequence[Any],
+    ) -> bool:
+        """Whether two conversations part here that began alike: an assistant says something else, and their users the same.
+
+        Of an edit it is known that the object is the same, or that something is there which the assistant said later:
+        ``answer`` is what it said behind the line.
+        """
+
+        def said(place: int) -> Message:
+            return without_marks(self.converted(self.host, messages[place], leaves[place])[0])[0]
+
+        place = match.same
+        if not match.moved or place >= min(len(line), len(messages)) or messages[place] is line.items[place]:
+            return False
+        before, _ = without_marks(line.entries[place].message)
+        later = any(line.entries[then].message.role == "assistant" for _, then in match.pairs)
+        if before.role != "assistant" or later or said(place).role != "assistant" or said(place) == before:
+            return False
+        behind, last = match.pairs[-1]
+        goes_on = answer is not None and last == len(line) - 1 and behind + 1 < len(messages)
+        return not (goes_on and said(behind + 1) == answer)
 
     def _begun(self, member: str | None, leaves: Sequence[Leaves], session: Session) -> Session:
         self._number += 1

@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmbuffer.errors import MessageError
+from llmbuffer.reconcile import unmarked
 from llmbuffer.reconcile.tooling import restriction
 from llmbuffer.seam import Call
 
 from .applying import laid_out, tools_mark
 from .hosting import CrewHost, called, reply_message, tool_name
+from .layouts import without
 from .naming import agent_name
 from .tapping import Wire, family
+from .turns import Whose, own
 
 if TYPE_CHECKING:
     from .llm import BufferedLLM
@@ -51,10 +54,12 @@ class Asked:
             self._go_on()
         self.own = frozenset(tool_name(tool) for tool in tools or ())
         self.member = agent_name(self.agent)
+        self.whose = self._whose()
         self.whole = self._restored()
-        self.key = llm._keys.of(self.whole, self.task, self.agent)
+        self.key = llm.seam.keys.of(self.whole, self.task, self.agent)
         self.answered = 0  # how many of the messages were part of a prompt that was answered
         self._rounds = 0
+        self.reply: Any = None
         self._sent_now: list[_Message] = []
 
     def _go_on(self) -> None:
@@ -62,7 +67,7 @@ class Asked:
 
         The tools stay in the prompt, so that it is read from the cache, and none may be used.
         """
-        known = self.llm._recent.find(self.bare)
+        known = self.llm.seam.recent.find(self.bare)
         if known is not None and self.llm.seam.mode != "observe":
             self.task, self.agent = known.task, known.agent
             self.tools = None if known.tools is None else ()
@@ -72,8 +77,8 @@ class Asked:
         llm, seam = self.llm, self.llm.seam
         if seam.mode == "observe":
             call = seam.call(messages=self.bare, tools=self.tools, **self._names())
-            return Sent(call, self.given, self.tools, Wire(seam.session.dialect))
-        messages = llm._refusals.restored(self.key.name, self.whole)
+            return Sent(call, _unmarked(self.given), self.tools, Wire(seam.session.dialect))
+        messages = seam.refusals.restored(self.key.place, self.whole)
         self._sent_now = messages
         system, rest = self._split(messages)
         offer, tools = llm.layout.offer(self.tools, structured=self.structured), self.tools
@@ -112,8 +117,12 @@ class Asked:
         llm = self.llm
         if self.task is not None or self.agent is None or llm.seam.mode == "observe":
             return self.bare
-        found: list[_Message] = llm._turns.restored(self.member or "", self.bare, whole=llm.whole_turns)
-        return found
+        return llm.seam.turns.restored(self.whose, self.bare, whole=llm.whole_turns)
+
+    def _whose(self) -> Whose:
+        """Who may be handed the turns of this conversation again."""
+        name = self.llm.seam.keys.name
+        return Whose(name, str(getattr(self.agent, "id", "")) if name is None else self.member or "")
 
     def _split(self, messages: Sequence[_Message]) -> tuple[list[str], list[_Message]]:
         """The shared text, then CrewAI's own system text without it; and the rest behind what the session holds."""
@@ -129,14 +138,18 @@ class Asked:
             start += 1
         text = "\n\n".join(own)
         for brief in llm.briefs:
-            text = text.replace(brief, "", 1)
+            text = without(text, brief)
         role = getattr(self.agent, "role", None)
         return llm.layout.system(llm.briefs, text.strip(), role), [*llm.prologue, *messages[start:]]
 
     # The reply
 
     def again(self, sent: Sent, reply: Any) -> bool:
-        """Take in the reply. Whether the LLM has to be asked again, since all it called are tools that are not the agent's."""
+        """Take in the reply. Whether the LLM has to be asked again, since all it called are tools that are not the agent's.
+
+        Where not, ``reply`` is what CrewAI is given.
+        """
+        self.reply = reply
         message = reply_message(reply)
         sent.call.observe(message=message, usage=sent.wire.used)
         self.answered = len(self.bare)
@@ -151,7 +164,7 @@ class Asked:
             )
         self._rounds += 1
         refused = [_refused(identity, name) for identity, name in calls]
-        self.llm._refusals.add(self.key.name, self.whole, [message, *refused])
+        self.llm.seam.refusals.add(self.key.place, self.whole, [message, *refused])
         return True
 
     def _owns(self, sent: Sent, name: str) -> bool:
@@ -160,9 +173,19 @@ class Asked:
     def _remember(self, reply: Any, calls: bool) -> None:
         if self.agent is None or calls or not isinstance(reply, str):
             return
-        self.llm._keys.answered(self.key, reply)
-        if self.task is None and self.llm.seam.mode != "observe":
-            self.llm._turns.remember(self.member or "", self._sent_now, reply)
+        seam = self.llm.seam
+        seam.keys.answered(self.key, reply)
+        if self.task is None and seam.mode != "observe":
+            self.reply = own(reply)
+            seam.turns.remember(self.key.place, self.whose, self._sent_now, self.reply)
+
+
+def _unmarked(given: str | Sequence[_Message]) -> Any:
+    """The prompt without the marks of ``dynamic_text`` and ``persona``, which are for us; itself, where it has none."""
+    if isinstance(given, str):
+        return unmarked(given)
+    shown = [_HOST.stripped(each, unmarked) for each in given]
+    return given if shown == list(given) else shown
 
 
 def _refused(identity: str, name: str) -> _Message:

@@ -81,6 +81,14 @@ class AgentFactory:
         """What was used by all crews, by an agent, or for a task; see ``BufferedLLM.account``."""
         return self._llm.account(agent=agent, task=task)
 
+    def forget(self, conversation: str, agent: str | None = None) -> bool:
+        """Let go of a conversation, or of one agent's part in it; see ``BufferedLLM.forget``."""
+        return self._llm.forget(conversation, agent)
+
+    def reset(self) -> None:
+        """Let go of all conversations, of what was learned, and of the accounts; agents and crews stay."""
+        self._llm.reset()
+
     # What it makes
 
     def agent(

@@ -10,7 +10,11 @@ from llmbuffer.reconcile.tooling import Offer
 
 from .hosting import same, tool_name
 
-__all__ = ["ToolLayout"]
+__all__ = ["ToolLayout", "without"]
+
+_ENDS = (".", "!", "?")  # of sentences, before a space
+_FULL_STOP = "\u3002"  # which no space follows
+_CLOSING = "\"')]"
 
 
 class ToolLayout:
@@ -66,3 +70,28 @@ class ToolLayout:
         rest = own[len(head) :]
         between = "" if rest.startswith("\n") else "\n\n"
         return [head + "\n\n".join(briefs) + between + rest]
+
+
+def without(text: str, part: str) -> str:
+    """The text without the first place of a part, where that begins and ends with a line or a sentence.
+
+    >>> without("You are Ann. Be kind. You bake.", "Be kind."), without("You are Ann. Bakewell tarts.", "Bake")
+    ('You are Ann.  You bake.', 'You are Ann. Bakewell tarts.')
+    """
+    start = text.find(part) if part else -1
+    while start >= 0:
+        end = start + len(part)
+        if _parted(text[:start], text[start:]) and _parted(text[:end], text[end:]):
+            return text[:start] + text[end:]
+        start = text.find(part, start + 1)
+    return text
+
+
+def _parted(before: str, behind: str) -> bool:
+    """Whether a line or a sentence ends between two texts."""
+    head, tail = before.rstrip(" \t"), behind.lstrip(" \t")
+    if not head or not tail or head.endswith("\n") or tail.startswith("\n"):
+        return True
+    spaced = len(head) < len(before) or len(tail) < len(behind)
+    said = head.rstrip(_CLOSING)
+    return said.endswith(_FULL_STOP) or (spaced and said.endswith(_ENDS))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from threading import Lock
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from crewai.llms.base_llm import BaseLLM, call_stop_override, call_stream_override
@@ -16,21 +14,19 @@ from llmbuffer import Session, StableContext
 from llmbuffer.errors import MessageError
 from llmbuffer.observing import Observation
 from llmbuffer.reconcile import Policy
-from llmbuffer.seam import Account, Mode, Seam
+from llmbuffer.seam import Account, Mode
 
 from .asking import Asked, Sent
 from .hosting import CrewHost
+from .keeping import CrewSeam
 from .layouts import ToolLayout
-from .naming import Keys
 from .summarizing import fits, instruction, kept, room, summary_message
 from .tapping import dialect_name, tapped
-from .turns import Refusals, Turns
 
 __all__ = ["BufferedLLM"]
 
 _Message = dict[str, Any]
 _FIELDS = ("model", "provider", "temperature", "top_p", "max_tokens", "stream", "seed", "is_litellm")
-_RECENT = 64  # calls whose tools are known when CrewAI asks for a summary
 
 
 class BufferedLLM(BaseLLM):
@@ -39,10 +35,11 @@ class BufferedLLM(BaseLLM):
     ``session`` holds what all agents share: its system text goes in front of each prompt, and where an agent's own system text
     holds the same words, they are taken out there; its messages follow the system text. Its model and dialect must be
     those of ``llm``; without one there is nothing shared. ``mode`` is ``"observe"`` (nothing is changed), ``"buffer"`` or
-    ``"team"``, and ``policy`` what may be done with the prompts, see ``Seam`` and ``Policy``. ``limit`` tasks are kept.
+    ``"team"``, and ``policy`` what may be done with the prompts, see ``Seam`` and ``Policy``. ``limit`` tasks and conversations are kept.
     In a conversation (``agent.kickoff`` with a list) requests of earlier turns stay as they were sent, and with
     ``whole_turns`` so do the tool calls between them and their answers, which CrewAI leaves out: then the model reads them again,
-    and prompts only grow.
+    and prompts only grow. That is done where the history holds the very object that ``kickoff`` gave as the answer, or in a block
+    of ``conversation``; nowhere else, since two users may ask alike and be answered alike.
 
     ``seam`` has the sessions and what was used; ``account(agent=…, task=…)`` sums it. A copy, as CrewAI makes them for
     ``kickoff_for_each``, counts on the same accounts, and shares no session with any other crew.
@@ -55,10 +52,6 @@ class BufferedLLM(BaseLLM):
     _seam: Any = PrivateAttr(default=None)
     _layout: Any = PrivateAttr(default=None)
     _gate: Any = PrivateAttr(default=None)
-    _keys: Any = PrivateAttr(default=None)
-    _turns: Any = PrivateAttr(default=None)
-    _refusals: Any = PrivateAttr(default=None)
-    _recent: Any = PrivateAttr(default=None)
     _briefs: Any = PrivateAttr(default=())
     _prologue: Any = PrivateAttr(default=())
     _marks_brief: Any = PrivateAttr(default=False)
@@ -86,10 +79,10 @@ class BufferedLLM(BaseLLM):
         host = CrewHost()
         self._inner = tapped(llm)
         base = _base(llm, session)
-        self._seam = Seam(host, session=base, mode=mode, policy=policy, limit=limit, on_observe=on_observe)
+        self._seam = CrewSeam(
+            host, session=base, mode=mode, policy=policy, limit=limit, on_observe=on_observe
+        )
         self._layout, self._gate = ToolLayout(), None
-        self._keys = Keys()
-        self._turns, self._refusals, self._recent = Turns(), Refusals(limit), _Recent()
         if session is not None and mode != "observe":
             self._briefs = tuple(each.content for each in base.context.segments if each.content.strip())
             self._prologue = tuple(host.from_message(message) for message in base.messages)
@@ -103,9 +96,9 @@ class BufferedLLM(BaseLLM):
         return self._inner
 
     @property
-    def seam(self) -> Seam:
+    def seam(self) -> CrewSeam:
         """The sessions, one for each crew, task and agent, and what was used."""
-        found: Seam = self._seam
+        found: CrewSeam = self._seam
         return found
 
     @property
@@ -134,9 +127,32 @@ class BufferedLLM(BaseLLM):
         found = (
             account
             for (conversation, member), account in self.seam.accounts.items()
-            if agent in (None, member) and (task is None or self._keys.task(conversation) == task)
+            if agent in (None, member) and (task is None or self.seam.keys.task(conversation) == task)
         )
         return sum(found, Account())
+
+    # What is kept
+
+    def conversation(self, name: str) -> AbstractContextManager[None]:
+        """A block in which ``agent.kickoff``, and what is begun in it, belongs to a conversation of this name.
+
+        For an agent that serves many users, and for histories that come out of a database: ``with
+        llm.conversation("user-7"): agent.kickoff(history)``. The name has to be one that no other user's conversation has. Tasks
+        of crews have names of their own. Raises ``MessageError`` for an empty name.
+        """
+        return self.seam.keys.named(name)
+
+    def forget(self, conversation: str, agent: str | None = None) -> bool:
+        """Let go of a conversation, or of one agent's part in it, the tool calls of its earlier turns included.
+
+        ``conversation`` is the name that it was given, else the one that ``seam.accounts`` has for it. What it used stays
+        counted. Whether there was any.
+        """
+        return self.seam.forget(conversation, agent)
+
+    def reset(self) -> None:
+        """Let go of all conversations, of what was learned, and of the accounts."""
+        self.seam.reset()
 
     def variant(self, layout: ToolLayout | None = None, gate: Any = None) -> BufferedLLM:
         """The same LLM, sessions and accounts, with another layout of tools, or behind a gate."""
@@ -180,7 +196,7 @@ class BufferedLLM(BaseLLM):
                         response_model,
                     )
             if not asked.again(sent, reply):
-                return reply
+                return asked.reply
 
     async def acall(
         self,
@@ -208,12 +224,12 @@ class BufferedLLM(BaseLLM):
                         response_model,
                     )
             if not asked.again(sent, reply):
-                return reply
+                return asked.reply
 
     def _asked(self, messages: Any, tools: Any, task: Any, agent: Any, response_model: Any) -> Asked:
         asked = Asked(self, messages, tools, task=task, agent=agent, structured=response_model is not None)
         if agent is not None:
-            self._recent.add(asked)
+            self.seam.recent.add(asked)
         return asked
 
     @contextmanager
@@ -252,7 +268,7 @@ class BufferedLLM(BaseLLM):
 
     def _summarized(self, before: list[Any], messages: list[Any], callbacks: list[Any]) -> list[Any] | None:
         """The summary, and what stays behind it; ``None`` where CrewAI has to do it in pieces."""
-        known = self._recent.find(messages)
+        known = self.seam.recent.find(messages)
         if known is None:
             return None
         length = len(messages) if room(self, messages, known.tools) else known.answered
@@ -317,36 +333,6 @@ class BufferedLLM(BaseLLM):
         return f"BufferedLLM({self.model!r}, {self._seam!r})"
 
     __str__ = __repr__
-
-
-class _Recent:
-    """The last calls of agents, by what they asked."""
-
-    def __init__(self) -> None:
-        self._calls: OrderedDict[str, Asked] = OrderedDict()
-        self._lock = Lock()
-
-    def add(self, asked: Asked) -> None:
-        with self._lock:
-            before = self._calls.get(asked.key.name)
-            if before is not None and _begins(asked.bare, before.bare):
-                asked.answered = before.answered
-            self._calls[asked.key.name] = asked
-            self._calls.move_to_end(asked.key.name)
-            while len(self._calls) > _RECENT:
-                self._calls.popitem(last=False)
-
-    def find(self, messages: Sequence[Any]) -> Asked | None:
-        """The newest call that the messages go on from."""
-        with self._lock:
-            calls = list(reversed(self._calls.values()))
-        return next((each for each in calls if _begins(messages, each.bare)), None)
-
-
-def _begins(messages: Sequence[Any], known: Sequence[Any]) -> bool:
-    return len(known) <= len(messages) and all(
-        one is other or one == other for one, other in zip(known, messages, strict=False)
-    )
 
 
 def _base(llm: BaseLLM, session: Session | None) -> Session:

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from threading import Lock
 from typing import Any, NamedTuple
 
+from llmbuffer.errors import MessageError
+
 from .hosting import CrewHost
 
-__all__ = ["Key", "Keys", "agent_name", "goes_on", "task_name"]
+__all__ = ["Key", "Keys", "Place", "agent_name", "goes_on", "task_name"]
 
 _HOST = CrewHost()
-_LIMIT = 4096  # tasks that are kept; the one used longest ago goes first
+_TASKS = 4096  # whose names and lengths are kept; the one used longest ago goes first
+_FINAL = "Final Answer:"  # before the answer, in CrewAI's format for models without native tool calls
+
+
+class Place(NamedTuple):
+    """Where something was said: in a conversation, by a member."""
+
+    conversation: str | None
+    member: str | None
+
+    def meets(self, conversation: str, member: str | None) -> bool:
+        """Whether it is in this conversation (and of this member).
+
+        >>> Place("c", "ann").meets("c", None), Place("c", "ann").meets("c", "bob")
+        (True, False)
+        """
+        return self.conversation == conversation and member in (None, self.member)
 
 
 class Key(NamedTuple):
@@ -23,9 +43,9 @@ class Key(NamedTuple):
     task: str | None = None
 
     @property
-    def name(self) -> str:
-        """One text for both."""
-        return f"{self.conversation}\n{self.member}"
+    def place(self) -> Place:
+        """The conversation and the member."""
+        return Place(self.conversation, self.member)
 
 
 def agent_name(agent: Any) -> str | None:
@@ -72,20 +92,25 @@ def goes_on(answer: str, told: str) -> bool:
     >>> goes_on("Thought: done\nFinal Answer: Rye.", "Rye."), goes_on("Rye.", "Wheat.")
     (True, False)
     """
-    return answer == told or ("Final Answer:" in answer and answer.rstrip().endswith(told.strip()))
+    if answer == told or _FINAL not in answer:
+        return answer == told
+    final = answer.rpartition(_FINAL)[2].strip()
+    return told.strip() in (final, final.removesuffix("```").rstrip())
 
 
 class Keys:
     """Names conversations. Crews and their copies have ids of their own, so no two of them ever meet. Thread-safe.
 
     One task may be done again (a second kickoff, a guardrail that asks for another try): where a prompt does not go on from
-    the last one of its task, another conversation begins.
+    the last one of its task, another conversation begins. Of agents outside of tasks, ``limit`` conversations are kept, the one
+    used longest ago goes first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = 1024) -> None:
+        self._limit = limit
         self._talks: OrderedDict[tuple[str, int], _Talk] = OrderedDict()
         self._count = 0
-        self._seen: OrderedDict[tuple[str, str | None], tuple[Any, int, int]] = OrderedDict()
+        self._seen: OrderedDict[tuple[str, str | None], tuple[int | None, int, int]] = OrderedDict()
         self._done: set[str] = set()  # tasks' conversations whose last prompt was answered in words
         self._tasks: OrderedDict[str, str | None] = OrderedDict()
         self._lock = Lock()
@@ -96,11 +121,11 @@ class Keys:
         if agent is None:
             return Key(None, None)
         if task is None:
-            return Key(self._talk(str(getattr(agent, "id", "")), messages), member)
+            return Key(self.name or self._talk(str(getattr(agent, "id", "")), messages), member)
         crew = getattr(getattr(agent, "crew", None), "id", None)
         place = f"{crew or getattr(agent, 'id', '')}/{getattr(task, 'id', '')}"
         first = next((each for each in messages if each.get("role") != "system"), None)
-        begins = None if first is None else _HOST.leaves(first)
+        begins = None if first is None else hash(_HOST.leaves(first))
         with self._lock:
             known, length, number = self._seen.get((place, member), (begins, 0, 0))
             again = len(messages) <= length and f"{place}/{number}" in self._done
@@ -109,25 +134,55 @@ class Keys:
                 number += 1
             self._seen[place, member] = (begins, len(messages), number)
             self._seen.move_to_end((place, member))
-            while len(self._seen) > _LIMIT:
+            while len(self._seen) > _TASKS:
                 self._seen.popitem(last=False)
             conversation = f"{place}/{number}"
             self._tasks[conversation] = task_name(task)
-            while len(self._tasks) > _LIMIT:
+            while len(self._tasks) > _TASKS:
                 self._tasks.popitem(last=False)
         return Key(conversation, member, self._tasks[conversation])
+
+    @contextmanager
+    def named(self, conversation: str) -> Iterator[None]:
+        """A block in which the conversations of agents have this name."""
+        if not isinstance(conversation, str) or not conversation:
+            raise MessageError(
+                f"the conversation's name is {conversation!r}: give a text that no other conversation has"
+            )
+        token = _NAMED.set((*_NAMED.get(), (self, conversation)))
+        try:
+            yield
+        finally:
+            _NAMED.reset(token)
+
+    @property
+    def name(self) -> str | None:
+        """What the user calls the conversation now; ``None`` outside of a block."""
+        return next((name for keys, name in reversed(_NAMED.get()) if keys is self), None)
+
+    def forget(self, conversation: str) -> bool:
+        """Let go of a conversation of an agent; whether there was one. Its tasks' names are kept, since they are counted."""
+        agent, _, number = conversation.rpartition("#")
+        with self._lock:
+            return number.isdecimal() and self._talks.pop((agent, int(number)), None) is not None
+
+    def reset(self) -> None:
+        """Let go of all conversations and tasks; no number is given twice."""
+        with self._lock:
+            for kept in (self._talks, self._seen, self._done, self._tasks):
+                kept.clear()
 
     def answered(self, key: Key, answer: str) -> None:
         """What a conversation or a task went on with."""
         if key.task is not None and key.conversation is not None:
             with self._lock:
                 self._done.add(key.conversation)
-                if len(self._done) > _LIMIT:
+                if len(self._done) > _TASKS:
                     self._done.clear()
             return
         agent, _, number = (key.conversation or "").rpartition("#")
         with self._lock:
-            talk = self._talks.get((agent, int(number))) if number.isdigit() else None
+            talk = self._talks.get((agent, int(number))) if number.isdecimal() else None
             if talk is not None:
                 talk.answers.append(answer)
                 talk.answered = True
@@ -157,7 +212,7 @@ class Keys:
             talk = self._talks[agent, best[2]]
             talk.said, talk.answered = said, False
             self._talks.move_to_end((agent, best[2]))
-            while len(self._talks) > _LIMIT:
+            while len(self._talks) > self._limit:
                 self._talks.popitem(last=False)
         return f"{agent}#{best[2]}"
 
@@ -165,3 +220,6 @@ class Keys:
         """The task that a conversation belongs to."""
         with self._lock:
             return None if conversation is None else self._tasks.get(conversation)
+
+
+_NAMED: ContextVar[tuple[tuple[Keys, str], ...]] = ContextVar("llmbuffer_crewai_named", default=())

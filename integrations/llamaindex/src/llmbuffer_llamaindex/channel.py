@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from llama_index.core.llms import ChatMessage, MessageRole
+from llama_index.core.llms import ChatMessage, MessageRole, TextBlock
 
 from llmbuffer.reconcile import unmarked
 from llmbuffer.seam import Call, Seam
@@ -37,12 +37,16 @@ class Binding(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """One call as it goes out: ``messages`` and ``arguments`` of the framework's own method."""
+    """One call as it goes out: ``messages`` and ``arguments`` of the framework's own method.
+
+    ``named`` is the conversation as the caller named it.
+    """
 
     messages: list[Any]
     arguments: dict[str, Any]
     call: Call
     binding: Binding
+    named: str | None
     leading: tuple[Any, ...]
     history: tuple[Any, ...]
     retold: bool
@@ -57,7 +61,7 @@ class Channel:
     def __init__(self, seam: Seam, host: LlamaHost, *, retell: bool) -> None:
         self.seam, self.host, self._retell = seam, host, retell
         self._ground = _ground_of(seam.session, host)
-        self._known = Conversations()
+        self._known = Conversations(lambda: {each.id for each in seam.sessions})
         self._begin()
         self._numbers = itertools.count(1)
         self._now: ContextVar[Binding | None] = ContextVar("llmbuffer_llamaindex_binding", default=None)
@@ -88,12 +92,13 @@ class Channel:
         """Plan a call; in observe mode it goes out as it came. ``posing``: the system prompt comes as a user's message."""
         given, tools = list(messages), list(arguments.get("tools") or ())
         now = self._now.get() or Binding()
-        conversation = binding.conversation or now.conversation
+        conversation = named = binding.conversation or now.conversation
         member = binding.member or now.member
         dynamic: dict[str, str] = {}
         retold = None
         if self.seam.mode != "observe":
-            retold = self._known.retold(given) if self._retell and not tools else None
+            if self._retell and not tools:
+                retold = self._known.retold(given, named, member)
             if retold is not None:
                 given, tools, arguments = self._behind(retold, arguments)
                 conversation, member = f"retelling {next(self._numbers)}", retold.sent.member
@@ -115,15 +120,17 @@ class Channel:
             member=member,
             marked=wire.marked(given, arguments),
         )
-        out, sent, shown = list(messages), arguments, list[Any]()
-        if call.applies:
+        out, sent, shown = list[Any](), arguments, list[Any]()
+        if not call.applies:
+            out = [_shown(each, self.host) for each in messages]
+        else:
             out = list(call.plan.messages)
             if posing and out and role_of(out[0]) == "system":
                 out[0] = out[0].model_copy(update={"role": MessageRole.USER})
             shown = out[: _leading(call.plan.messages)]
             out, sent = wire.applied(call.plan, out, arguments)
         whose, history = Binding(conversation, member), tuple(given[leading:])
-        return Asked(out, sent, call, whose, tuple(shown), history, retold is not None)
+        return Asked(out, sent, call, whose, named, tuple(shown), history, retold is not None)
 
     def observe(self, asked: Asked, response: Any) -> None:
         """Take in the last response of a call."""
@@ -134,9 +141,9 @@ class Channel:
         if asked.retold:
             self.seam.forget(asked.binding.conversation or "")
         elif self._retell and asked.call.applies:
-            history = (*asked.history, response.message)
-            sent = Sent(asked.leading, history, tuple(plan.tools), asked.binding.member)
-            self._known.keep((*asked.binding, plan.session.id), sent)
+            history, member = (*asked.history, response.message), asked.binding.member
+            sent = Sent(asked.leading, history, tuple(plan.tools), member, asked.named, plan.session.id)
+            self._known.keep(sent)
 
     def declare(self, name: str, system: str, tools: Sequence[Any]) -> None:
         """Tell of an agent before it calls; see ``Seam.declare``."""
@@ -176,6 +183,12 @@ class Channel:
 
     def _member(self, leading: Sequence[Any], tools: Sequence[Any]) -> str | None:
         return self._members.of(_bare("\n".join(each.content or "" for each in leading)), tools)
+
+
+def _shown(message: Any, host: LlamaHost) -> Any:
+    """A message without the marks of ``dynamic_text`` and ``persona``; one without marks is the same object."""
+    texts = (block.text for block in message.blocks if isinstance(block, TextBlock))
+    return host.stripped(message, unmarked) if any(unmarked(text) != text for text in texts) else message
 
 
 def _bare(system: str) -> str:

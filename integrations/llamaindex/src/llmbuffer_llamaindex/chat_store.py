@@ -50,10 +50,12 @@ class BufferedChatStore(BaseChatStore):
     _lock: Any = PrivateAttr(default_factory=RLock)
 
     def __init__(self, **fields: Any) -> None:
-        said = fields.pop("conversations", None)
+        said, compacted = fields.pop("conversations", None), fields.pop("compacted", None)
         super().__init__(**fields)
         for key, messages in (said or {}).items():
             self.set_messages(key, [ChatMessage.model_validate(each) for each in messages])
+        for key, value in (compacted or {}).items():
+            self.store.put(self._id(key) + _COMPACTED, json.dumps(value).encode(), pinned=True)
 
     @classmethod
     def of(cls, store: Store, *, namespace: str = "llamaindex") -> BufferedChatStore:
@@ -92,7 +94,17 @@ class BufferedChatStore(BaseChatStore):
                 key: [each.model_dump(mode="json") for each in self.get_messages(key)]
                 for key in self.get_keys()
             }
+            compacted = {key: self._compacted(key) for key in data["conversations"]}
+            data["compacted"] = {key: value for key, value in compacted.items() if value is not None}
         return data
+
+    def __deepcopy__(self, memo: Any = None) -> BufferedChatStore:
+        """The chat store itself: it says where conversations are, and a copy would be the same place."""
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickled as it is serialised."""
+        return type(self).from_dict, (self.to_dict(),)
 
     # What BaseChatStore asks for; its async twins call these in a thread
 
@@ -117,8 +129,9 @@ class BufferedChatStore(BaseChatStore):
                 self._append(key, new)
                 return
             said = list(self._read(key) or ())
+            same = len(said[:idx])
             said[idx:idx] = new
-            self._replace(key, said)
+            self._replace(key, said, same)
 
     def delete_messages(self, key: str) -> list[ChatMessage] | None:
         """Delete a key; its messages, or ``None`` where there is no such key."""
@@ -135,8 +148,9 @@ class BufferedChatStore(BaseChatStore):
             said = list(self._read(key) or ())
             if not -len(said) <= idx < len(said):
                 return None
+            same = idx % len(said)
             gone = said.pop(idx)
-            self._replace(key, said)
+            self._replace(key, said, same)
             return _chat_message(gone)
 
     def delete_last_message(self, key: str) -> ChatMessage | None:
@@ -150,6 +164,28 @@ class BufferedChatStore(BaseChatStore):
         found = [record.id for record in self.store.sessions()]
         found += [value[: -len(_REST)] for value in rewritten if value.endswith(_REST)]
         return list(dict.fromkeys(each[len(start) :] for each in found if each.startswith(start)))
+
+    # What a BufferedMemory compacted: no conversation of its own, and gone with the messages that it stands for
+
+    def get_compacted(self, key: str) -> list[ChatMessage]:
+        """What was put for a key with ``set_compacted``; nothing once the messages that it stands for have changed."""
+        found = self._compacted(key)
+        return [] if found is None else [ChatMessage.model_validate(each) for each in found["messages"]]
+
+    def set_compacted(self, key: str, messages: Sequence[ChatMessage], *, covers: int) -> None:
+        """Put messages that stand for the first ``covers`` ones of a key."""
+        value = {"covers": covers, "messages": [each.model_dump(mode="json") for each in messages]}
+        self.store.put(self._id(key) + _COMPACTED, json.dumps(value).encode(), pinned=True)
+
+    def drop_compacted(self, key: str, *, same: int = 0) -> None:
+        """Delete what was put, unless it only stands for the first ``same`` messages."""
+        found = self._compacted(key)
+        if found is not None and found["covers"] > same:
+            self.store.drop(self._id(key) + _COMPACTED)
+
+    def _compacted(self, key: str) -> Any:
+        found = self.store.get(self._id(key) + _COMPACTED)
+        return None if found is None else json.loads(found)
 
     # How they lie in the store
 
@@ -186,8 +222,12 @@ class BufferedChatStore(BaseChatStore):
             store=self.store,
         )
 
-    def _replace(self, key: str, messages: Sequence[Message]) -> None:
-        """Write a conversation anew. Its messages are put aside before: who reads meanwhile, or after a crash, finds them."""
+    def _replace(self, key: str, messages: Sequence[Message], same: int = 0) -> None:
+        """Write a conversation anew. Its messages are put aside before: who reads meanwhile, or after a crash, finds them.
+
+        The first ``same`` messages are those that were there.
+        """
+        self.drop_compacted(key, same=same)
         rest = [json.dumps(_chat_message(each).model_dump(mode="json")) for each in messages]
         self.store.put(self._id(key) + _REST, json.dumps(rest).encode(), pinned=True)
 
@@ -196,6 +236,7 @@ class BufferedChatStore(BaseChatStore):
             return self._new(key)
 
         self._save(key, messages, emptied)
+        self.drop_compacted(key, same=same)  # made by somebody else from what was there before
 
     def _save(self, key: str, messages: Sequence[Message], session_of: Callable[[str], Session]) -> None:
         """Add messages to a session and save it, again from the start where somebody else wrote first."""
@@ -212,8 +253,10 @@ class BufferedChatStore(BaseChatStore):
                 return
 
     def _forget(self, key: str) -> None:
+        self.drop_compacted(key)
         self.store.drop(self._id(key) + _REST)
         self._forget_session(key)
+        self.drop_compacted(key)  # as in _replace
 
     def _forget_session(self, key: str) -> None:
         try:
@@ -222,7 +265,7 @@ class BufferedChatStore(BaseChatStore):
             return
 
 
-_REST = "#rewritten"
+_REST, _COMPACTED = "#rewritten", "#compacted"  # ends of the names of values beside the sessions
 
 
 def _message(item: ChatMessage) -> Message:

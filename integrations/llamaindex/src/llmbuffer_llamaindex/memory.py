@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
+from functools import partial
 from threading import RLock
 from typing import Any
 
@@ -21,13 +22,14 @@ from llama_index.core.utils import get_tokenizer
 from llmbuffer.compaction import Budget, Summarizer, Truncator
 from llmbuffer.messages import Message
 
+from .compacted import Compacted, digest_of, drop, keep, kept
 from .convert import LlamaHost, role_of
+from .retelling import standing
 
 __all__ = ["BufferedMemory"]
 
 _SHARE = 0.75  # of an LLM's context window, as in ChatMemoryBuffer
 _LIMIT = 3000  # tokens, as in ChatMemoryBuffer
-_COMPACTED = "#compacted"
 _SUMMARIZE = "The following is a conversation between the user and assistant. Write a concise summary about the contents of this conversation."
 
 
@@ -43,9 +45,11 @@ class BufferedMemory(BaseChatStoreMemory):
     they say stands behind the newest message of the user's, as ``Memory`` writes it, and stays there for the turn. They are put
     what a compaction leaves out.
 
-    ``chat_store`` may be any chat store; what was compacted lies in it under ``chat_store_key`` and ``#compacted``. If somebody edits messages
-    that were compacted, that one no longer counts. Raises ``ValueError`` for a limit below 1, a target that is no share, and an
-    ``initial_token_count`` above the limit.
+    ``chat_store`` may be any chat store. If somebody edits messages that were compacted, that one no longer counts. In a
+    ``BufferedChatStore`` it is gone with them at once; in any other it lies under ``chat_store_key`` and ``#compacted`` until the next
+    reply is put. A deep copy shares the LLM, and a ``BufferedChatStore``.
+
+    Raises ``ValueError`` for a limit below 1, a target that is no share, and an ``initial_token_count`` above the limit.
 
     >>> memory = BufferedMemory.from_defaults(token_limit=1000)
     >>> memory.put(ChatMessage("Hello", role="user"))
@@ -141,19 +145,10 @@ class BufferedMemory(BaseChatStoreMemory):
 
     def _view(self, messages: Sequence[ChatMessage]) -> list[ChatMessage]:
         """All messages, what was compacted in place of the first ones."""
-        kept = self.chat_store.get_messages(self.chat_store_key + _COMPACTED)
-        if not kept:
+        made = kept(self.chat_store, self.chat_store_key)
+        if made is None or not made.stands_for(messages):
             return list(messages)
-        covers = kept[0].additional_kwargs.get("covers", 0)
-        if covers > len(messages) or kept[0].content != self._digest(messages[:covers]):
-            return list(messages)
-        return [*kept[1:], *messages[covers:]]
-
-    def _digest(self, messages: Sequence[ChatMessage]) -> str:
-        digest, host = blake2b(digest_size=16), LlamaHost()
-        for message in messages:
-            digest.update(repr(host.leaves(message)).encode(errors="replace"))
-        return digest.hexdigest()
+        return [*made.messages, *messages[made.covers :]]
 
     # What is put
 
@@ -185,7 +180,7 @@ class BufferedMemory(BaseChatStoreMemory):
 
     def set(self, messages: list[ChatMessage]) -> None:
         """Put these in place of all."""
-        self.chat_store.delete_messages(self.chat_store_key + _COMPACTED)
+        drop(self.chat_store, self.chat_store_key)
         super().set(messages)
 
     async def aset(self, messages: list[ChatMessage]) -> None:
@@ -194,7 +189,7 @@ class BufferedMemory(BaseChatStoreMemory):
 
     def reset(self) -> None:
         """Forget all messages."""
-        self.chat_store.delete_messages(self.chat_store_key + _COMPACTED)
+        drop(self.chat_store, self.chat_store_key)
         self._blocks = None
         super().reset()
 
@@ -204,12 +199,23 @@ class BufferedMemory(BaseChatStoreMemory):
 
     def fork(self, chat_store_key: str) -> BufferedMemory:
         """A memory with the same settings and messages under a key of its own, in the same chat store."""
-        for end in ("", _COMPACTED):
-            messages = self.chat_store.get_messages(self.chat_store_key + end)
-            if messages:
-                copies = [message.model_copy(deep=True) for message in messages]
-                self.chat_store.set_messages(chat_store_key + end, copies)
+        messages = self.get_all()
+        if messages:
+            copies = [message.model_copy(deep=True) for message in messages]
+            self.chat_store.set_messages(chat_store_key, copies)
+        made = kept(self.chat_store, self.chat_store_key)
+        if made is not None:
+            copies = [message.model_copy(deep=True) for message in made.messages]
+            keep(self.chat_store, chat_store_key, made._replace(messages=copies))
         return self.model_copy(update={"chat_store_key": chat_store_key})
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> BufferedMemory:
+        """A memory with the same settings and messages of its own."""
+        made = self.model_copy()
+        for name in ("chat_store", "memory_blocks"):
+            setattr(made, name, copy.deepcopy(getattr(self, name), memo))
+        made._lock = RLock()
+        return made
 
     # Compaction
 
@@ -218,22 +224,28 @@ class BufferedMemory(BaseChatStoreMemory):
         messages = self.get_all()
         if not messages or role_of(messages[-1]) != "assistant" or _calls(messages[-1]):
             return []
+        self._drop_stale(messages)
         view = self._view(messages)
         if self._tokens(view) <= self.token_limit:
             return []
         smaller = self._compacted(view)
-        kept = {id(each) for each in smaller}
-        gone = [each for each in view if id(each) not in kept]
+        stays = {id(each) for each in smaller}
+        gone = [each for each in view if id(each) not in stays]
         if gone:
-            fields = {"covers": len(messages)}
-            head = ChatMessage(self._digest(messages), role="system", additional_kwargs=fields)
-            self.chat_store.set_messages(self.chat_store_key + _COMPACTED, [head, *smaller])
+            made = Compacted(len(messages), digest_of(messages), smaller)
+            keep(self.chat_store, self.chat_store_key, made)
+            self._drop_stale(self.get_all())  # somebody may have deleted messages while a summary was made
         return gone
+
+    def _drop_stale(self, messages: Sequence[ChatMessage]) -> None:
+        made = kept(self.chat_store, self.chat_store_key)
+        if made is not None and not made.stands_for(messages):
+            drop(self.chat_store, self.chat_store_key)
 
     def _compacted(self, view: Sequence[ChatMessage]) -> list[ChatMessage]:
         tokens = max(int(self.token_limit * self.target), 1)
         if self.llm is not None:
-            hook = Summarizer(self._summary, over=0, length=max(tokens // 4, 1))
+            hook = Summarizer(partial(self._summary, view), over=0, length=max(tokens // 4, 1))
             smaller = self._smaller(view, tokens, hook)
             if self._tokens(smaller) <= self.token_limit:
                 return smaller
@@ -253,7 +265,7 @@ class BufferedMemory(BaseChatStoreMemory):
         found = hook(read, Budget(max(tokens, 1), count=count))
         return [objects.get(id(each)) or host.from_message(each) for each in found]
 
-    def _summary(self, messages: Sequence[Message]) -> str:
+    def _summary(self, view: Sequence[ChatMessage], messages: Sequence[Message]) -> str:
         """A summary of messages, asked for as ``ChatSummaryMemoryBuffer`` does: a buffered LLM sends it behind what it has cached."""
         assert self.llm is not None, "_compact asks only with one"
         told = "".join(f"{message.role}: {_told_by(message)}\n\n" for message in messages)
@@ -261,7 +273,10 @@ class BufferedMemory(BaseChatStoreMemory):
             ChatMessage(self.summarize_prompt, role=MessageRole.SYSTEM),
             ChatMessage(f'"Transcript so far: {told}"\n\n', role=MessageRole.USER),
         ]
-        return self.llm.chat(asked).message.content or ""
+        host = LlamaHost()
+        first = next((i for i, each in enumerate(view) if host.to_message(each) == messages[0]), 0)
+        with standing(view[:first]):
+            return self.llm.chat(asked).message.content or ""
 
     async def _evict(self, gone: list[ChatMessage]) -> None:
         for block in self.memory_blocks:
@@ -282,7 +297,7 @@ class BufferedMemory(BaseChatStoreMemory):
         if not self.memory_blocks:
             return ""
         last = max((i for i, each in enumerate(messages) if role_of(each) == "user"), default=-1)
-        turn = self._digest(messages[: last + 1])
+        turn = digest_of(messages[: last + 1])
         if self._blocks is None or self._blocks[0] != turn:
             given = [*messages, *([ChatMessage(asked, role="user")] if isinstance(asked, str) else [])]
             texts = []

@@ -38,23 +38,41 @@ _STATE = "_llmbuffer"
 
 
 class State:
-    """What a buffered LLM has beside the fields of its own class; copies of the LLM share it."""
+    """What a buffered LLM has beside the fields of its own class; copies of the LLM share it.
+
+    ``options`` are what it was made with.
+    """
 
     def __init__(
-        self, channel: Channel, binding: Binding, *, stream_usage: bool, gate: Gate | None = None
+        self, channel: Channel, binding: Binding, options: dict[str, Any], gate: Gate | None = None
     ) -> None:
-        self.channel, self.binding, self.stream_usage, self.gate = channel, binding, stream_usage, gate
+        self.channel, self.binding, self.options, self.gate = channel, binding, options, gate
+
+    @property
+    def stream_usage(self) -> bool:
+        """Whether the usage of streams is asked for."""
+        return bool(self.options["stream_usage"])
 
     def changed(
-        self, *, channel: Channel | None = None, binding: Binding | None = None, gate: Gate | None = None
+        self,
+        *,
+        channel: Channel | None = None,
+        binding: Binding | None = None,
+        gate: Gate | None = None,
+        **options: Any,
     ) -> State:
-        """The same with another channel, binding or gate."""
-        return State(
-            channel or self.channel,
-            binding or self.binding,
-            stream_usage=self.stream_usage,
-            gate=gate or self.gate,
-        )
+        """The same with another channel, binding or gate, or other options."""
+        options = {**self.options, **options}
+        return State(channel or self.channel, binding or self.binding, options, gate or self.gate)
+
+    def told(self) -> dict[str, Any]:
+        """What it takes to make such a one anew, in another process. Raises ``TypeError`` for one with a session."""
+        if self.options["session"] is not None:
+            raise TypeError(
+                "a BufferedLLM with a session cannot be pickled, since its session cannot: pickle the LLM that it was made "
+                "from, save the session in a store, and make the BufferedLLM where both are loaded"
+            )
+        return {**self.options, **self.binding._asdict()}
 
     def __deepcopy__(self, _: Any) -> State:
         return self
@@ -74,7 +92,8 @@ class BufferedLLM(_LLM):
     ``conversation`` and ``member`` name whose calls these are; without them, the longest common beginning decides, and the
     system prompt tells agents apart. With ``retell``, calls that retell a known conversation as a transcript (to condense a
     question, to summarise) go out behind that conversation. ``stream_usage`` asks OpenAI for the usage of streams.
-    ``on_observe`` is called with each observation, ``limit`` is how many conversations are kept.
+    ``on_observe`` is called with each observation, ``limit`` is how many conversations are kept. A pickled one is made anew from
+    the LLM and these arguments where it is loaded: without conversations, accounts and ``gate``.
 
     Raises ``MessageError`` for what is no LLM, or is buffered already.
 
@@ -124,12 +143,28 @@ class BufferedLLM(_LLM):
             on_observe=on_observe,
         )
         channel = Channel(seam, host, retell=retell)
-        state = State(channel, Binding(conversation, member), stream_usage=stream_usage)
+        options = {
+            "mode": mode,
+            "policy": policy,
+            "session": session,
+            "dialect": dialect,
+            "retell": retell,
+            "stream_usage": stream_usage,
+            "limit": limit,
+            "on_observe": on_observe,
+        }
+        state = State(channel, Binding(conversation, member), options)
         return _made(llm, _buffered(cast(Hashable, type(llm))), state)
 
     def __init__(self, *arguments: Any, **fields: Any) -> None:
         if getattr(self, _STATE, None) is None:
             super().__init__(*arguments, **fields)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """The LLM itself and what it was made with: a class that is made at run time is not found by its name."""
+        state = getattr(self, _STATE, None)
+        plain = _made(self, _plain(type(self)), None)
+        return _again, (plain, state.told() if isinstance(state, State) else None)
 
     @property
     def seam(self) -> Seam:
@@ -158,7 +193,10 @@ class BufferedLLM(_LLM):
     def forked(self, session: Session | None = None) -> Any:
         """The same LLM with conversations of its own, off ``session`` (default: a fork of this one's)."""
         state = _state(self)
-        return _made(self, type(self), state.changed(channel=state.channel.fork(session)))
+        channel = state.channel.fork(session)
+        return _made(
+            self, type(self), state.changed(channel=channel, session=session or state.options["session"])
+        )
 
     def declare(self, workflow: Any) -> None:
         """Tell of the agents of an ``AgentWorkflow``, or of a list of agents, before they speak.
@@ -184,13 +222,27 @@ def _state(llm: Any) -> State:
     return state
 
 
-def _made(llm: Any, kind: type, state: State) -> Any:
+def _made(llm: Any, kind: type, state: State | None) -> Any:
     """A copy of the LLM, of this class, with this state; fields and private attributes are shared."""
     copy = llm.model_copy()
     private = {**(copy.__pydantic_private__ or {}), _STATE: state}
+    if not issubclass(kind, BufferedLLM):
+        del private[_STATE]
     object.__setattr__(copy, "__class__", kind)
     object.__setattr__(copy, "__pydantic_private__", private)
     return copy
+
+
+def _again(llm: Any, options: dict[str, Any] | None) -> Any:
+    """A buffered LLM as it was when it was pickled; ``None`` for one that was made from its fields alone."""
+    if options is None:
+        return _made(llm, _buffered(cast(Hashable, type(llm))), None)
+    return BufferedLLM(llm, **options)
+
+
+def _plain(kind: type) -> type:
+    """The class that a class of buffered LLMs was made from."""
+    return next(each for each in kind.__mro__ if issubclass(each, LLM) and not issubclass(each, BufferedLLM))
 
 
 @cache
