@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import importlib
 import io
 from collections.abc import Awaitable, Callable
@@ -452,6 +453,22 @@ def test_a_shared_session_is_told_once() -> None:
     ]
     log, _ = served(["One."], lambda client: client.create(whole), session=shared())
     assert contents(log[0].body) == ["You work for Acme. Be kind.", "We open at 9.", "Hello"]
+
+
+def test_a_deep_copy_asks_by_a_client_of_its_own_and_counts_with_the_first() -> None:
+    copies: list[Any] = []
+
+    async def drive(client: Any) -> None:
+        copies.append(copy.deepcopy(client))
+        for each in (client, *copies):
+            await each.create(asked("Hello"))
+        await copies[0].close()
+
+    log, client = served(["One.", "Two."], drive)
+    assert copies[0].model_client is not client.model_client
+    assert copies[0].seam is client.seam
+    assert client.seam.account().requests == len(log) == 2
+    assert len({request.body["prompt_cache_key"] for request in log}) == 1
 
 
 # --- as a component

@@ -66,6 +66,20 @@ def test_messages_come_back_equal_in_another_process(url: str) -> None:
         assert len(BufferedChatMessageHistory("two", store).messages) == 1
 
 
+def test_an_empty_history_is_cleared_without_a_word(url: str) -> None:
+    with open_store(url) as store:
+        history = BufferedChatMessageHistory("one", store)
+        history.clear()
+        history.add_messages([])
+        history.add_user_message("Hello")
+        for _ in range(2):
+            history.clear()
+            assert history.messages == []
+        asyncio.run(history.aclear())
+        history.add_user_message("Again")
+        assert [message.text for message in history.messages] == ["Again"]
+
+
 def test_two_that_append_at_once_lose_nothing(url: str) -> None:
     def append(name: str) -> None:
         history = BufferedChatMessageHistory("one", store)
@@ -193,3 +207,18 @@ def test_the_callback_tells_what_broke_the_cache() -> None:
             model.invoke("Hello", {"callbacks": [handler]})
     assert [each.cause for each in handler.breaks] == ["volatile-in-prefix"]
     assert handler.account().requests == 2
+
+
+def test_the_callback_is_told_the_thread_of_a_direct_call_by_metadata() -> None:
+    handler = BufferCallbackHandler()
+    with ProviderServer() as server:
+        model = model_at(server.openai_url, "openai", "gpt-5.5")
+        model.invoke("Hello", {"callbacks": [handler], "configurable": {"thread_id": "1"}})
+        model.invoke("Hello", {"callbacks": [handler], "metadata": {"thread_id": "2"}})
+        chain = ChatPromptTemplate.from_messages([("human", "{text}")]) | model
+        chain.invoke({"text": "Hello"}, {"callbacks": [handler], "configurable": {"thread_id": "3"}})
+    counts = {name: handler.account(conversation=name).requests for name in "123"}
+    assert counts == {"1": 0, "2": 1, "3": 1}, (
+        "LangChain hands callbacks no configurable fields of a direct call"
+    )
+    assert handler.account().requests == 3

@@ -7,12 +7,12 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-from llmbuffer.reconcile import Plan, PlanMark
+from llmbuffer.reconcile import Plan, PlanMark, unmarked
 from llmbuffer.rules import MARK_FIELDS, Dialect
 
 from .convert import leaves_copy
 
-__all__ = ["Parts", "arguments_of", "messages_of", "tools_of"]
+__all__ = ["Parts", "arguments_of", "bare", "messages_of", "tools_of"]
 
 _AS_PARTS = (HumanMessage, SystemMessage)
 
@@ -43,6 +43,24 @@ class Parts:
             out.append(found[2])
         self._known = now
         return out
+
+
+def bare(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """The messages without the marks of ``dynamic_text`` and ``persona``; those without marks by reference."""
+    return [_bare(message) for message in messages]
+
+
+def _bare(message: BaseMessage) -> BaseMessage:
+    content: Any = message.content
+    shown = unmarked(content) if isinstance(content, str) else [_bare_block(block) for block in content or ()]
+    return message if shown == content else _with(message, shown)
+
+
+def _bare_block(block: Any) -> Any:
+    if isinstance(block, str):
+        return unmarked(block)
+    text = block.get("text") if isinstance(block, Mapping) else None
+    return {**block, "text": unmarked(text)} if isinstance(text, str) else block
 
 
 def messages_of(plan: Plan, dialect: Dialect, parts: Parts) -> list[BaseMessage]:

@@ -13,9 +13,10 @@ from llmbuffer import Session, StableContext
 from llmbuffer.dialects.openai_chat import OpenAIChat
 from llmbuffer.seam import Call, Counted, Seam
 
-from .calling import NAMELESS, usage_of
+from .calling import usage_of
 from .convert import LangChainHost
 from .where import Named, at, where
+from .wiring import NAMELESS
 
 if TYPE_CHECKING:
     from llmbuffer.observing import Observation
@@ -36,8 +37,9 @@ class BufferCallbackHandler(Counted, BaseCallbackHandler):
     """Tells what the prompts of a run read from the cache, and what broke it: ``invoke(…, {"callbacks": [handler]})``.
 
     It observes only; models, messages and settings stay as they are. ``account``, ``usage`` and ``breaks`` tell what was
-    used, by conversation (thread or session id) and member (agent or node). ``conversation`` and ``member`` are names or
-    callables as for ``BufferedChatModel``. Where a provider tells no usage in streams, ask for it
+    used, by conversation (thread or session id) and member (agent or node). In agents, graphs and chains these are read off
+    ``configurable`` too; of a model that is called directly LangChain tells callbacks only ``metadata``, so put the
+    ``thread_id`` there. ``conversation`` and ``member`` are names or callables as for ``BufferedChatModel``. Where a provider tells no usage in streams, ask for it
     (``ChatOpenAI(stream_usage=True)``).
 
     A callback never stops a run: what cannot be read is left out.

@@ -2,119 +2,34 @@
 
 from __future__ import annotations
 
-import logging
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from threading import RLock
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.messages.ai import add_usage
 
-from llmbuffer import Session, StableContext, Usage
+from llmbuffer import Usage
 from llmbuffer.errors import LLMBufferError
-from llmbuffer.reconcile import Policy
-from llmbuffer.seam import Call, Mode, Seam
+from llmbuffer.seam import Call
 
-from .applying import Parts, arguments_of, messages_of, tools_of
-from .convert import LangChainHost, marks_in
-from .dialects import dialect_of, family_of, name_of, speaks_responses
-from .holding import Gates, waits_for
-from .where import Named, Where, form_of, where
+from .applying import arguments_of, bare, messages_of, tools_of
+from .convert import marks_in
+from .dialects import speaks_responses
+from .holding import waits_for
+from .where import form_of
 
 if TYPE_CHECKING:
-    from llmbuffer.observing import Observation
     from llmbuffer.rules import Dialect
 
-__all__ = ["NAMELESS", "Planned", "Sending", "Wiring", "usage_of"]
+    from .wiring import Wiring
 
-_log = logging.getLogger("llmbuffer_langchain")
-_FORKS = 256  # branches of one model that are kept
-NAMELESS = frozenset(
-    {"anthropic", "openai-responses", "gemini"}
-)  # LangChain sends no names of speakers there
+__all__ = ["Planned", "Sending", "asking_for_usage", "usage_of"]
+
 _REFUSALS = 3  # times that a model may ask for a tool which it must not use, before its calls are dropped
 
 
 class Planned(list[BaseMessage]):
     """Messages that a plan was made for: a model that calls itself with them is not planned for again."""
-
-
-class Wiring:
-    """What stands behind one wrapped model: its seam, those of its forks, and the names that the user gave.
-
-    ``session`` (and ``dialect``) are what the conversations are forked from; without one, what the model's class says.
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        *,
-        mode: Mode = "buffer",
-        policy: Policy | None = None,
-        session: Session | None = None,
-        dialect: str | Dialect | None = None,
-        conversation: Named = None,
-        member: Named = None,
-        limit: int = 1024,
-        members: Mapping[str, str] | None = None,
-        on_observe: Callable[[Observation], object] | None = None,
-    ) -> None:
-        if session is None:
-            session = Session(
-                StableContext(name_of(model)), dialect_of(model) if dialect is None else dialect
-            )
-        host = LangChainHost(names=session.dialect.name not in NAMELESS)
-        self.seam = Seam(host, session=session, mode=mode, policy=policy, limit=limit, on_observe=on_observe)
-        for name, system in (members or {}).items():
-            self.seam.declare(name, system=system)
-        self.family, self.parts, self.gates = family_of(model), Parts(), Gates()
-        self._conversation, self._member = conversation, member
-        self._forks: OrderedDict[tuple[str, str | None], Seam] = OrderedDict()
-        self._told: set[str] = set()
-        self._lock = RLock()
-
-    def __copy__(self) -> Wiring:
-        return self
-
-    def __deepcopy__(self, memo: Any) -> Wiring:
-        return self  # copies of a model go on in the same conversations
-
-    @property
-    def seams(self) -> tuple[Seam, ...]:
-        """The seam, and those of the forks that are kept."""
-        with self._lock:
-            return (self.seam, *self._forks.values())
-
-    def where(self, run_manager: Any) -> Where:
-        """Where a call belongs, see ``where.where``."""
-        return where(run_manager, self._conversation, self._member)
-
-    def at(self, place: Where) -> Seam:
-        """The seam of a place: a fork has one of its own, off the session of the conversation that it branched from."""
-        if place.fork is None or place.fork_of is None:
-            return self.seam
-        key = (place.fork, place.member)
-        with self._lock:
-            found = self._forks.get(key)
-            if found is None:
-                parent = self.seam.session_of(place.fork_of, place.member)
-                found = self._forks[key] = self.seam.fork(parent.fork(place.fork))
-            self._forks.move_to_end(key)
-            while len(self._forks) > _FORKS:
-                self._forks.popitem(last=False)
-            return found
-
-    def unknown(self, messages: Sequence[Any], places: Sequence[int]) -> None:
-        """Report message kinds that the adapter does not know, each once."""
-        for place in places:
-            kind = type(messages[place]).__name__
-            if kind not in self._told:
-                self._told.add(kind)
-                _log.warning("messages of kind %s are not known here: they are handed on untouched", kind)
-
-    def __repr__(self) -> str:
-        return f"Wiring({self.seam!r}, forks={len(self._forks)})"
 
 
 class Sending:
@@ -135,6 +50,8 @@ class Sending:
         seam = wiring.at(place)
         dialect = seam.session.dialect
         tools = kwargs.get("tools")
+        observes = seam.mode == "observe"
+        messages = messages if observes else wiring.opening.before(messages)
         if place.planned is not None and place.conversation is not None:
             seam.session_of(place.conversation, place.member).thaw(place.planned)
         self.call: Call = seam.call(
@@ -149,7 +66,8 @@ class Sending:
         if place.planned is not None:
             plan.request.moved = None
         wiring.unknown(plan.messages, plan.unknown)
-        self.messages, self.kwargs = Planned(messages), kwargs
+        self.gates = wiring.gates
+        self.messages, self.kwargs = Planned(bare(messages) if observes else messages), kwargs
         if self.call.applies:
             self.messages = Planned(messages_of(plan, dialect, wiring.parts))
             tools = tools_of(plan, dialect)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from langchain_core.chat_history import BaseChatMessageHistory
@@ -73,8 +74,9 @@ class BufferedChatMessageHistory(BaseChatMessageHistory):
                 return
 
     def clear(self) -> None:
-        """Forget the conversation."""
-        self.store.forget(self._place)
+        """Forget the conversation; where nothing is kept, there is nothing to do."""
+        with suppress(UnknownSessionError):
+            self.store.forget(self._place)
 
     def _session(self) -> Session:
         try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain.agents.middleware import AgentMiddleware
 from langchain_core.language_models import BaseChatModel
@@ -13,9 +14,10 @@ from langchain_core.language_models import BaseChatModel
 from llmbuffer.errors import MessageError
 from llmbuffer.seam import Counted
 
-from .calling import Wiring
-from .model import is_buffered, wired
+from .bindings import reached
+from .model import wired
 from .where import AGENT, Named, at, thread_of
+from .wiring import Wiring
 
 if TYPE_CHECKING:
     from llmbuffer import Session
@@ -26,7 +28,17 @@ if TYPE_CHECKING:
 
 __all__ = ["BufferedMiddleware"]
 
+_log = logging.getLogger("llmbuffer_langchain")
 _MODELS = 32  # of one agent, as middlewares choose among them
+
+
+class _Known(NamedTuple):
+    """A model and the buffered one, by the ``owner`` that gave it: itself, or what makes a model for each call."""
+
+    owner: Any
+    wiring: Wiring
+    model: BaseChatModel
+    buffered: BaseChatModel
 
 
 class BufferedMiddleware(Counted, AgentMiddleware):
@@ -41,7 +53,9 @@ class BufferedMiddleware(Counted, AgentMiddleware):
     id, and the agent's name. ``members`` are those of a team with their system prompts (``mode="team"``; the agents share
     one middleware then): who is told of beforehand shares the prefix from the first request on.
 
-    A model that is buffered already is left as it is. Raises ``MessageError`` for an unknown mode.
+    The model may have arguments bound, or be chosen by a config (``init_chat_model(configurable_fields=…)``). One that is
+    buffered already is left as it is; in anything else no model is found, which is logged once as a warning. Raises
+    ``MessageError`` for an unknown mode.
 
         agent = create_agent(model, tools, middleware=[BufferedMiddleware()], checkpointer=InMemorySaver())
     """
@@ -74,7 +88,8 @@ class BufferedMiddleware(Counted, AgentMiddleware):
             "limit": limit,
             "on_observe": on_observe,
         }
-        self._models: OrderedDict[int, tuple[BaseChatModel, BaseChatModel, Wiring]] = OrderedDict()
+        self._models: OrderedDict[tuple[int, type], _Known] = OrderedDict()
+        self._unreached: set[str] = set()
         self._lock = RLock()
 
     def wrap_model_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
@@ -88,22 +103,40 @@ class BufferedMiddleware(Counted, AgentMiddleware):
             return await handler(self._with_model(request))
 
     def _with_model(self, request: Any) -> Any:
-        model = request.model
-        if is_buffered(model) or not isinstance(model, BaseChatModel):
-            return request
-        return request.override(model=self.model(model))
+        found = reached(request.model, self._made)
+        if found is None:
+            self._warn(type(request.model).__name__)
+        return request if found is None or found is request.model else request.override(model=found)
+
+    def _warn(self, kind: str) -> None:
+        with self._lock:
+            told = kind in self._unreached
+            self._unreached.add(kind)
+        if not told:
+            _log.warning(
+                "no chat model is found in a %s, so its calls go out as they are, and nothing is counted: give the "
+                "models in it to BufferedChatModel",
+                kind,
+            )
 
     def model(self, model: BaseChatModel) -> BaseChatModel:
         """The buffered one of a model: made once, and the same for equal copies of it that share their fields."""
+        return self._made(model, model)
+
+    def _made(self, model: BaseChatModel, owner: Any) -> BaseChatModel:
+        key = (id(owner), type(model))
         with self._lock:
-            known = self._models.get(id(model))
-            if known is None or known[0] is not model:
+            known = self._models.get(key)
+            if known is None or known.owner is not owner:
                 wiring = Wiring(model, **self._options)
-                known = self._models[id(model)] = (model, wired(model, wiring), wiring)
-            self._models.move_to_end(id(model))
+                known = _Known(owner, wiring, model, wired(model, wiring))
+            elif known.model is not model:
+                known = known._replace(model=model, buffered=wired(model, known.wiring))
+            self._models[key] = known
+            self._models.move_to_end(key)
             while len(self._models) > _MODELS:
                 self._models.popitem(last=False)
-            return known[1]
+            return known.buffered
 
     # What was used
 
@@ -111,7 +144,7 @@ class BufferedMiddleware(Counted, AgentMiddleware):
     def seams(self) -> tuple[Seam, ...]:
         """The seam of each model that was called, and those of forks."""
         with self._lock:
-            return tuple(seam for _, _, wiring in self._models.values() for seam in wiring.seams)
+            return tuple(seam for known in self._models.values() for seam in known.wiring.seams)
 
     @property
     def seam(self) -> Seam:
@@ -119,7 +152,8 @@ class BufferedMiddleware(Counted, AgentMiddleware):
         with self._lock:
             if not self._models:
                 raise MessageError("no model was called yet: the seam is there after the agent's first call")
-            return next(reversed(self._models.values()))[2].seam
+            known = next(reversed(self._models.values()))
+            return known.wiring.of(known.model).seam
 
     def __repr__(self) -> str:
         return f"BufferedMiddleware(mode={self._options['mode']!r}, models={len(self._models)})"

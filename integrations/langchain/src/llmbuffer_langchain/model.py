@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import BaseMessage
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_core.outputs.chat_generation import merge_chat_generation_chunks
 from pydantic import PrivateAttr
 
 from llmbuffer.errors import MessageError
 
-from .calling import Planned, Sending, Wiring, asking_for_usage
+from .configuring import BufferedFields
+from .generating import agenerate_of, astream_of, generate_of, get_name_of, stream_of
 from .where import Named, at, config_of
+from .wiring import Wiring, wiring_of
 
 if TYPE_CHECKING:
     from llmbuffer import Session
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from llmbuffer.rules import Dialect
     from llmbuffer.seam import Mode, Seam
 
-__all__ = ["BufferedChatModel", "Buffering", "is_buffered", "wired", "wiring_of"]
+__all__ = ["BufferedChatModel", "Buffering", "is_buffered", "wired"]
 
 M = TypeVar("M", bound=BaseChatModel)
 
@@ -87,12 +86,7 @@ def is_buffered(model: Any) -> bool:
     return isinstance(model, Buffering)
 
 
-def wiring_of(model: Any) -> Wiring:
-    """What stands behind a buffered model."""
-    return cast(Wiring, model._llmbuffer)
-
-
-def wired(model: M, wiring: Wiring) -> M:
+def wired(model: M, wiring: Wiring | None) -> M:
     """A copy of the model that plans its calls with ``wiring``."""
     out = model.model_copy()
     object.__setattr__(out, "__class__", _buffered(cast(Any, type(model))))
@@ -110,7 +104,27 @@ class Buffering:
     @property
     def seam(self) -> Seam:
         """The conversations of this model: usage, cost and breaks by conversation and member."""
-        return cast(Wiring, self._llmbuffer).seam
+        return wiring_of(self).seam
+
+    @property
+    def seams(self) -> tuple[Seam, ...]:
+        """The seam, and those of forks and of copies that have another model's name: caches of models share nothing."""
+        return wiring_of(self).seams
+
+    def configurable_fields(self, **kwargs: Any) -> Any:
+        """See ``RunnableSerializable.configurable_fields``; whatever the fields, the conversations go on."""
+        made = super().configurable_fields(**kwargs)  # type: ignore[misc]  # a mixin before the model's class
+        return BufferedFields(default=made.default, fields=made.fields)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """The plain model and the options: one that is unpickled begins with conversations of its own."""
+        options = None if self._llmbuffer is None else wiring_of(self).options
+        if options is not None and options["session"] is not None:
+            raise TypeError(
+                f"a {type(self).__name__} with session= cannot be pickled, since sessions stay in their process: pickle "
+                "the plain model, and give it to BufferedChatModel where it goes"
+            )
+        return _rebuilt, (_plain(self), options)
 
     def invoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:  # noqa: A002  # LangChain's name
         """See ``BaseChatModel.invoke``."""
@@ -144,6 +158,23 @@ class Buffering:
                 yield chunk
 
 
+def _plain(model: Any) -> BaseChatModel:
+    """A copy of the model that a buffered one was made of."""
+    out: BaseChatModel = model.model_copy()
+    private = {
+        name: value for name, value in (out.__pydantic_private__ or {}).items() if name != "_llmbuffer"
+    }
+    kind: Any = type(model).__bases__[1]
+    object.__setattr__(out, "__class__", kind)
+    object.__setattr__(out, "__pydantic_private__", private if kind.__private_attributes__ else None)
+    return out
+
+
+def _rebuilt(plain: BaseChatModel, options: dict[str, Any] | None) -> BaseChatModel:
+    """What a pickled model becomes."""
+    return wired(plain, None if options is None else Wiring(plain, **options))
+
+
 @cache
 def _buffered(kind: type[BaseChatModel]) -> Any:
     """The subclass of a model's class; it has the methods that the class has, since LangChain looks which there are."""
@@ -152,150 +183,12 @@ def _buffered(kind: type[BaseChatModel]) -> Any:
         "__doc__": kind.__doc__,
         "__annotations__": {"_llmbuffer": Any},
         "_llmbuffer": PrivateAttr(default=None),
-        "_generate": _generate_of(kind),
+        "_generate": generate_of(kind),
         "lc_id": classmethod(lambda _cls: kind.lc_id()),
-        "get_name": _get_name_of(kind),
+        "get_name": get_name_of(kind),
     }
-    for name, made in (("_agenerate", _agenerate_of), ("_stream", _stream_of), ("_astream", _astream_of)):
+    for name, made in (("_agenerate", agenerate_of), ("_stream", stream_of), ("_astream", astream_of)):
         if getattr(kind, name) is not getattr(BaseChatModel, name):
             space[name] = made(kind)
     meta: Any = type(kind)
     return meta(f"Buffered{kind.__name__}", (Buffering, kind), space)
-
-
-def _get_name_of(kind: Any) -> Any:
-    def get_name(self: Any, suffix: str | None = None, *, name: str | None = None) -> str:
-        # Caches of replies and traces know the model by this name.
-        return cast(str, kind.get_name(self, suffix, name=name or self.name or kind.__name__))
-
-    return get_name
-
-
-def _send(self: Any, messages: Any, manager: Any, kwargs: dict[str, Any]) -> Sending:
-    return Sending(wiring_of(self), self, messages, kwargs, manager)
-
-
-def _generate_of(kind: Any) -> Any:
-    def _generate(
-        self: Any, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
-    ) -> ChatResult:
-        def asked(messages: Any, kwargs: dict[str, Any]) -> ChatResult:
-            return cast(
-                ChatResult, kind._generate(self, messages, stop=stop, run_manager=run_manager, **kwargs)
-            )
-
-        if isinstance(messages, Planned):
-            return asked(messages, kwargs)
-        sending = _send(self, messages, run_manager, kwargs)
-        with wiring_of(self).gates.held(sending.gate) as held:
-            result = asked(sending.messages, sending.kwargs)
-            held.begun()
-        while result.generations and sending.again(result.generations[0].message):
-            result = asked(sending.messages, sending.kwargs)
-        return _taken(sending, result)
-
-    return _generate
-
-
-def _agenerate_of(kind: Any) -> Any:
-    async def _agenerate(
-        self: Any, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
-    ) -> ChatResult:
-        async def asked(messages: Any, kwargs: dict[str, Any]) -> ChatResult:
-            found = await kind._agenerate(self, messages, stop=stop, run_manager=run_manager, **kwargs)
-            return cast(ChatResult, found)
-
-        if isinstance(messages, Planned):
-            return await asked(messages, kwargs)
-        sending = _send(self, messages, run_manager, kwargs)
-        async with wiring_of(self).gates.aheld(sending.gate) as held:
-            result = await asked(sending.messages, sending.kwargs)
-            held.begun()
-        while result.generations and sending.again(result.generations[0].message):
-            result = await asked(sending.messages, sending.kwargs)
-        return _taken(sending, result)
-
-    return _agenerate
-
-
-def _taken(sending: Sending, result: ChatResult) -> ChatResult:
-    """The result, once its first reply was taken in."""
-    if result.generations:
-        first = result.generations[0]
-        first.message = sending.done(first.message)
-    return result
-
-
-def _stream_of(kind: Any) -> Any:
-    def _stream(
-        self: Any, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
-    ) -> Iterator[ChatGenerationChunk]:
-        def asked(messages: Any, kwargs: dict[str, Any]) -> Iterator[ChatGenerationChunk]:
-            chunks = kind._stream(self, messages, stop=stop, run_manager=run_manager, **kwargs)
-            return cast("Iterator[ChatGenerationChunk]", chunks)
-
-        if isinstance(messages, Planned):
-            yield from asked(messages, kwargs)
-            return
-        kwargs = asking_for_usage(self, wiring_of(self).family, kwargs)
-        sending = _send(self, messages, run_manager, kwargs)
-        if not sending.hides:
-            seen: list[ChatGenerationChunk] = []
-            with wiring_of(self).gates.held(sending.gate) as held:
-                for chunk in asked(sending.messages, sending.kwargs):
-                    held.begun()
-                    seen.append(chunk)
-                    yield chunk
-            sending.done(_whole(seen))
-            return
-        while sending.again(reply := _whole(seen := list(asked(sending.messages, sending.kwargs)))):
-            pass
-        yield from _shown(sending, reply, seen)
-
-    return _stream
-
-
-def _astream_of(kind: Any) -> Any:
-    async def _astream(
-        self: Any, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
-    ) -> AsyncIterator[ChatGenerationChunk]:
-        def asked(messages: Any, kwargs: dict[str, Any]) -> AsyncIterator[ChatGenerationChunk]:
-            chunks = kind._astream(self, messages, stop=stop, run_manager=run_manager, **kwargs)
-            return cast("AsyncIterator[ChatGenerationChunk]", chunks)
-
-        if isinstance(messages, Planned):
-            async for chunk in asked(messages, kwargs):
-                yield chunk
-            return
-        kwargs = asking_for_usage(self, wiring_of(self).family, kwargs)
-        sending = _send(self, messages, run_manager, kwargs)
-        if not sending.hides:
-            seen: list[ChatGenerationChunk] = []
-            async with wiring_of(self).gates.aheld(sending.gate) as held:
-                async for chunk in asked(sending.messages, sending.kwargs):
-                    held.begun()
-                    seen.append(chunk)
-                    yield chunk
-            sending.done(_whole(seen))
-            return
-        while True:
-            seen = [chunk async for chunk in asked(sending.messages, sending.kwargs)]
-            reply = _whole(seen)
-            if not sending.again(reply):
-                break
-        for chunk in _shown(sending, reply, seen):
-            yield chunk
-
-    return _astream
-
-
-def _whole(chunks: Sequence[ChatGenerationChunk]) -> Any:
-    """The reply that chunks are the pieces of; ``None`` without any."""
-    whole = merge_chat_generation_chunks(list(chunks))
-    return None if whole is None else whole.message
-
-
-def _shown(sending: Sending, reply: Any, chunks: list[ChatGenerationChunk]) -> list[ChatGenerationChunk]:
-    """What goes to the host of a reply that was held back: its chunks, unless calls had to be taken out of it."""
-    shown = sending.done(reply)
-    return chunks if shown is reply else [ChatGenerationChunk(message=shown)]

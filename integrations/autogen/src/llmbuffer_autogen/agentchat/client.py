@@ -233,6 +233,11 @@ class BufferedChatCompletionClient(ChatCompletionClient, Component[ClientConfig]
             warming=warming,
         )
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy with an inner client of its own; accounts and sessions are shared."""
+        out = memo[id(self)] = self._like(model_client=copy.deepcopy(self.model_client, memo))
+        return out
+
     def _like(self, **changes: Any) -> Self:
         out = copy.copy(self)
         out.__dict__.update(changes)

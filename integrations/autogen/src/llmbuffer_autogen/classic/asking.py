@@ -46,10 +46,14 @@ class Asking:
 
     def _asked(self, asked: Asked, params: dict[str, Any]) -> tuple[Call, Any]:
         client = asked.client
+        seam = self.seams.of(str(params.get("model") or UNKNOWN), asked.api_type)
+        opening, touched = self.seams.opening_of(seam), type(client).__name__ not in _UNTOUCHED
         if self.seams.mode == "observe":
             params = bare(params)
-        seam = self.seams.of(str(params.get("model") or UNKNOWN), asked.api_type)
-        prompt = Prompt(params, self.closing)
+        elif touched:
+            params = opening.before(params)
+        prompt, wire = Prompt(params, self.closing), _wire(client, seam)
+        leads = wire.marks is not None and opening.leads(prompt.texts)
         call = seam.call(
             messages=prompt.messages,
             tools=prompt.tools,
@@ -58,12 +62,12 @@ class Asking:
             params=prompt.params,
             conversation=self.conversation,
             member=self.member,
+            marked=int(leads),
         )
-        wire = _wire(client, seam)
         notes = Passing()
         sent = params
-        if call.applies and type(client).__name__ not in _UNTOUCHED:
-            sent = prompt.applied(call.plan, wire)
+        if call.applies and touched:
+            sent = prompt.applied(call.plan, wire, opens=leads)
             if wire.marks == "texts":
                 notes.change = _breakpoints(call)
         with self.seams.passing(self.member):

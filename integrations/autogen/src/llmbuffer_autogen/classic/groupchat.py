@@ -97,10 +97,11 @@ class BufferedGroupChat(GroupChat):
         """Tell a seam who will speak, so that a team has one prefix from the first request on."""
         if self.mode != "team":
             return
+        opening = self.seams.opening_of(seam)
         for agent in members_of(self):
-            seam.declare(agent.name, system=agent.system_message, tools=tools_of(agent))
+            seam.declare(agent.name, system=opening.told(agent.system_message), tools=tools_of(agent))
         if self.speaker_selection_method == "auto":
-            seam.declare(SELECTION, system=self.select_speaker_msg())
+            seam.declare(SELECTION, system=opening.told(self.select_speaker_msg()))
 
     @property
     def conversation(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from llmbuffer.reconcile import DictHost, Plan, unmarked
+from llmbuffer.reconcile import DictHost, Plan, PlanMark, unmarked
 
 from .marking import marked_text
 
@@ -52,22 +52,30 @@ class Prompt:
     @property
     def system(self) -> str | tuple[str, ...] | None:
         """The leading texts; ``None`` where there are none."""
-        texts = tuple(each["content"] for each in self.leading)
+        texts = self.texts
         return (texts[0] if len(texts) == 1 else texts) if texts else None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The leading texts, each of them."""
+        return tuple(each["content"] for each in self.leading)
 
     @property
     def params(self) -> dict[str, Any]:
         """The other fields of the request."""
         return {name: value for name, value in self.given.items() if name not in _OURS}
 
-    def applied(self, plan: Plan, wire: Wire) -> dict[str, Any]:
-        """The request with the plan in it; the host's own objects are never changed, and unchanged ones go by reference."""
+    def applied(self, plan: Plan, wire: Wire, *, opens: bool = False) -> dict[str, Any]:
+        """The request with the plan in it; the host's own objects are never changed, and unchanged ones go by reference.
+
+        ``opens``: the first system text is what a session shares with other agents, and gets a breakpoint of its own.
+        """
         heads, at = self._heads(plan)
         items = [*heads, *plan.messages]
         if wire.parts:
             kept = ("assistant", "tool") if wire.marks == "parts" else _LEADING
             items = [each if each.get("role") in kept else _with_parts(each) for each in items]
-        _mark(items, plan, wire, at, len(heads))
+        _mark(items, plan, wire, at, len(heads), opens=opens and len(heads) > 1)
         self._add_tail(items, plan, wire, len(heads))
         sent = {**self.given, "messages": items}
         if plan.tools:
@@ -147,11 +155,14 @@ def _with_more(item: Item, parts: list[Item], wire: Wire) -> Item:
     return {**item, "content": tail_text([content, *(part["text"] for part in parts)])}
 
 
-def _mark(items: list[Item], plan: Plan, wire: Wire, at: Sequence[int], offset: int) -> None:
+def _mark(items: list[Item], plan: Plan, wire: Wire, at: Sequence[int], offset: int, *, opens: bool) -> None:
     """Put the breakpoints of system texts and messages in place, where the client can carry them."""
     if wire.marks is None:
         return
-    for mark in plan.marks:
+    marks = list(plan.marks)
+    if opens and not any(mark.section == "system" and mark.index == 0 for mark in marks):
+        marks.append(PlanMark("system", 0, -1))
+    for mark in marks:
         if mark.section == "system" and mark.index in at:
             where = at.index(mark.index)
         elif mark.section == "messages":

@@ -16,6 +16,7 @@ from llmbuffer.seam import Counted, Mode, Seam
 
 from .gates import Gates
 from .host import ConversableHost
+from .opening import Opening
 
 __all__ = ["Seams"]
 
@@ -33,7 +34,8 @@ class Seams(Counted):
     """One seam for each model, all with the same settings; what was used is summed over them.
 
     A ``config_list`` may fall back to another model, and caches of models have nothing in common. ``session`` is what the
-    conversations with the first model fork from; ``dialect`` is for providers that AutoGen's ``api_type`` does not tell.
+    conversations with the first model fork from, and what all prompts begin with; ``dialect`` is for providers that
+    AutoGen's ``api_type`` does not tell.
     ``begun`` may be set: it is called with each new seam, before it is used. Raises ``MessageError`` for an unknown mode.
 
     >>> seams = Seams()
@@ -58,6 +60,7 @@ class Seams(Counted):
         self._forked = False
         self.begun: Callable[[Seam], object] | None = None
         self._seams: dict[tuple[str, str], Seam] = {}
+        self._openings: dict[Seam, Opening] = {}
         self._gates: Gates | None = None
         self._lock = RLock()
 
@@ -79,16 +82,28 @@ class Seams(Counted):
         with _ORIGINS:  # forks share them
             origin = self._origins.get(key)
             if origin is None:
-                origin = None if self._origins else self._session
-                self._origins[key] = origin or Session(StableContext(key[0]), dialect)
-        session = self._origins[key]
-        return Seam(
+                origin = self._origins[key] = self._origin(key[0], dialect)
+        seam = Seam(
             ConversableHost(),
-            session=session.fork() if self._forked else session,
+            session=origin.fork() if self._forked else origin,
             mode=self.mode,
             policy=self.policy,
             on_observe=self._on_observe,
         )
+        self._openings[seam] = Opening(origin)
+        return seam
+
+    def _origin(self, model: str, dialect: str | Dialect) -> Session:
+        given = self._session
+        if given is None or not self._origins:
+            return given or Session(StableContext(model), dialect)
+        session = Session(StableContext(model, list(given.context.segments)), dialect)
+        session.append(given.messages)
+        return session
+
+    def opening_of(self, seam: Seam) -> Opening:
+        """What prompts through a seam of these begin with."""
+        return self._openings[seam]
 
     @property
     def seams(self) -> tuple[Seam, ...]:
