@@ -385,6 +385,8 @@ class TestCommand:
         assert run.exit_code == 1
         found = json.loads(run.stdout)["break"]
         assert (found["cause"], found["after"][:7], found["measured"]) == ("system-changed", "Secret.", False)
+        assert found["cost_usd"] > 0
+        assert "cost" not in found
         same = CliRunner().invoke(app, ["explain", files[0], files[0], "--json", "--exit-code"])
         assert (same.exit_code, json.loads(same.stdout)) == (0, {"break": None})
 

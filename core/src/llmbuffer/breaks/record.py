@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -104,6 +104,19 @@ class CacheBreak(msgspec.Struct, frozen=True):
         money = "" if self.cost is None else f" ({self.cost:.4f} USD)"
         fix = f"; {self.fix}" if self.fix else ""
         return f"{self.cause}{where}: {self.tokens_lost:,} tokens billed again{money}{fix}"
+
+    def to_json(self, *, show_text: bool = False) -> dict[str, Any]:
+        """The break under the names that every command uses, its excerpts only if ``show_text``.
+
+        >>> CacheBreak("expired", "messages", 5000, 1.0, cost=0.02).to_json()["cost_usd"]
+        0.02
+        """
+        document: dict[str, Any] = msgspec.to_builtins(self)
+        document["cost_usd"] = document.pop("cost")
+        if not show_text:
+            del document["before"], document["after"]
+        document["also"] = [{"cause": cause, "path": path} for cause, path in self.also]
+        return {**document, "sentence": self.sentence}
 
     def __repr__(self) -> str:
         shown = f"cause={self.cause!r}, section={self.section!r}, path={self.path!r}, offset={self.offset}"

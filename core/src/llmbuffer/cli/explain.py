@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import msgspec
 import typer
 from rich.table import Table
 
@@ -46,7 +45,13 @@ def explain(
         bodies = _comparable(_read(before), _read(after))
         found = explained(*bodies, dialect=dialect, model=model, seconds=seconds)
         if as_json:
-            print_json({"break": None if found is None else _document(found, show_text)})
+            print_json(
+                {
+                    "break": None
+                    if found is None
+                    else {**found.to_json(show_text=show_text), "measured": False}
+                }
+            )
         else:
             _show(found, show_text)
     if exit_code and found is not None:
@@ -94,14 +99,6 @@ def _read(named: str) -> _Read:
             f"{named}: this line holds no body, as those of `llmbuffer serve` do not: record with llmbuffer.capture"
         )
     return _Read(value["body"], value.get("salt"))
-
-
-def _document(found: CacheBreak, show_text: bool) -> dict[str, Any]:
-    document: dict[str, Any] = msgspec.to_builtins(found)
-    if not show_text:
-        del document["before"], document["after"]
-    document["also"] = [{"cause": cause, "path": path} for cause, path in found.also]
-    return {**document, "sentence": found.sentence, "measured": False}
 
 
 def _show(found: CacheBreak | None, show_text: bool) -> None:

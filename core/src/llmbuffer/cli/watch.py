@@ -61,6 +61,8 @@ def watch(
             raise ReportError(
                 f"there is no log {str(log)!r}: give the file that --log or a Recorder writes to"
             )
+        if not log.exists():
+            complain(f"waiting for {str(log)!r}, which is not there yet")
         seen = _Seen(follower, LineReader(dialect=dialect, model=model), rows)
         if as_json:
             _lines(seen, once)

@@ -240,10 +240,7 @@ def _row(bar: Bar, show_text: bool) -> dict[str, Any]:
         "break": None,
     }
     if bar.cache_break is not None:
-        found = msgspec.to_builtins(bar.cache_break)
-        if not show_text:
-            del found["before"], found["after"]
-        document["break"] = {**found, "sentence": bar.cache_break.sentence}
+        document["break"] = bar.cache_break.to_json(show_text=show_text)
     return document
 
 
