@@ -222,6 +222,25 @@ def test_a_cleared_group_begins_a_new_conversation() -> None:
         assert chat.seams.account().breaks == ()
 
 
+def test_a_new_conversation_offers_no_tool_that_an_agent_has_lost_since() -> None:
+    def hold(number: str) -> str:
+        return f"{number} is held"
+
+    with ProviderServer(replies=says, keep_bodies=True) as server:
+        agents = members(server)
+        clerk, driver, _ = agents
+        equip(clerk, clerk, {"look_up": tools()["look_up"]})
+        equip(driver, driver, {"hold": hold})
+        _, manager = group(server, "team", agents, rounds=4)
+        user = person()
+        user.initiate_chat(manager, message="Where is it?", silent=True)
+        driver.update_tool_signature("hold", is_remove=True)
+        user.initiate_chat(manager, message="And now?", silent=True)
+        sent = bodies(server)
+    names = [[tool["function"]["name"] for tool in body["tools"]] for body in sent]
+    assert names == [["look_up", "hold"]] * 3 + [["look_up"]] * 3
+
+
 def test_a_group_is_told_without_text() -> None:
     with ProviderServer() as server:
         chat, _ = group(server, "buffer", session=Session(StableContext("gpt-5.5")))

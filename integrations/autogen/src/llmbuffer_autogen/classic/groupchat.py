@@ -112,6 +112,8 @@ class BufferedGroupChat(GroupChat):
         """See ``GroupChat.reset``; what follows is a new conversation."""
         super().reset()
         self._chat.number += 1
+        for seam in self.seams.seams:  # what was declared for the last one may have been another user's
+            self._declare(seam)
 
     def _asking_for(self, agent: Any, manager: Any) -> Asking:
         """Who asks when a member replies to the manager."""
