@@ -27,7 +27,7 @@ from llmbuffer.store.memory import MemoryBackend
         ("sqlite:///", {}, "names no file"),
         ("sqlite://a.db", {}, "names no file"),
         ("sqlite:///a.db?mode=rwx", {}, "unknown mode 'rwx'"),
-        ("memory:", {"key": b"k" * 32}, "not 32 random bytes"),
+        ("memory:", {"key": bytes(32)}, "32 zero bytes"),
         ("memory:", {"tenant": ""}, "'' is no name"),
         ("memory:", {"capabilities": ["read"]}, "give principal="),
         ("memory:", {"capacity": "much"}, "'much' is no size"),

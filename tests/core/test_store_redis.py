@@ -16,7 +16,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 from tests.core.test_store_model import StoreAgainstDictionaries
@@ -788,7 +788,17 @@ def held(backend: Backend) -> list[object]:
     return [sorted(nodes), sessions, sorted(records, key=repr), owned, histories, weights, size]
 
 
+# A value and a context may have one key, and what becomes of the one is nothing to the other.
+_ONE_KEY: list[tuple[Any, ...]] = [
+    ("put", Record("context", b"k", b"")),
+    ("put", Record("value", b"k", b"")),
+    ("drop", "value", b"k", None),
+    ("sweep", 0.0),
+]
+
+
 @given(steps=st.lists(STEPS, max_size=25))
+@example(steps=_ONE_KEY)
 @settings(max_examples=40, suppress_health_check=list(HealthCheck), deadline=None)
 def test_every_step_does_what_it_does_in_memory(server: RedisServer, steps: list[tuple[Any, ...]]) -> None:
     redis, memory = RedisBackend(f"{server.url}?prefix=steps{next(_numbers)}:"), MemoryBackend()

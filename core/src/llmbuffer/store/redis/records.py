@@ -41,7 +41,7 @@ class RedisRecords(RedisBase):
     def drop(self, space: bytes, kind: str, key: bytes, owner: bytes | None = None) -> bool:
         """See ``Backend``. Raises ``StoreError`` if the answer was lost and the record is not there."""
         keys = self.keys(space)
-        values = [key, 0 if owner is None else 1, owner or b""]
+        values = [key, 0 if owner is None else 1, owner or b"", kind]
         return self._gone(self.link.run_told(DROP, keys.all + keys.of(kind), values), f"{kind} {key!r}")
 
     def forget(self, space: bytes, key: bytes) -> bool:

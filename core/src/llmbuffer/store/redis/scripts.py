@@ -220,14 +220,14 @@ set(10, ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5])
 return {{}}
 """
 
-# ARGV: key, whether an owner is given, owner.
+# ARGV: key, whether an owner is given, owner, kind.
 DROP = f"""{_PRELUDE}
 local found = call('HGET', KEYS[10], ARGV[1])
 if not found or (ARGV[2] == '1' and owner(found) ~= ARGV[3]) then return 0 end
 giving_back()
 call('HINCRBY', state, 'seq', 1)
 remove(10, ARGV[1], found)
-call('SREM', idle, ARGV[1])
+if ARGV[4] == 'context' then call('SREM', idle, ARGV[1]) end
 return 1
 """
 
