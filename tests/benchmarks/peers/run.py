@@ -86,9 +86,11 @@ class Environments:
 
     def import_time(self, environment: str, module: str) -> float:
         """Seconds of an import, the best of three, without what Python itself takes."""
-        return min(self._took(environment, f"import {module}") for _ in range(3)) - min(
-            self._took(environment, "import json, asyncio") for _ in range(3)
+        whole, bare = (
+            min(self._took(environment, code) for _ in range(3))
+            for code in (f"import {module}", "import json, asyncio")
         )
+        return max(0.0, whole - bare)
 
     def _took(self, environment: str, code: str) -> float:
         program = f"import time; start = time.perf_counter(); {code}; print(time.perf_counter() - start)"
