@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from inspect import signature
 from typing import Any
 
+import pytest
 from autogen import ConversableAgent, GroupChat, GroupChatManager
 
 from llmbuffer.simulate import ProviderServer
@@ -48,6 +49,7 @@ def assistant(
 @contextmanager
 def older_anthropic() -> Iterator[None]:
     """AutoGen's client for Anthropic was made for SDKs before 1, whose ``create`` took sampling fields by name."""
+    pytest.importorskip("anthropic", reason="AutoGen's client for Anthropic needs its SDK")
     from anthropic.resources.messages import Messages
 
     held: Any = Messages
