@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbuffer.seam import Seam
 
-from .naming import Keys, Place
+from .naming import Keys, Place, let_go
 from .turns import Refusals, Turns
 
 if TYPE_CHECKING:
@@ -73,10 +73,7 @@ class Recent:
     def forget(self, conversation: str, member: str | None = None) -> bool:
         """Let go of the calls of a conversation; whether there were any."""
         with self._lock:
-            gone = [place for place in self._calls if place.meets(conversation, member)]
-            for place in gone:
-                del self._calls[place]
-        return bool(gone)
+            return bool(let_go(self._calls, conversation, member))
 
     def reset(self) -> None:
         """Let go of all calls."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from llmbuffer.errors import MessageError
 
 from .hosting import CrewHost
 
-__all__ = ["Key", "Keys", "Place", "agent_name", "goes_on", "task_name"]
+__all__ = ["Key", "Keys", "Place", "agent_name", "goes_on", "let_go", "task_name"]
+
+V = TypeVar("V")
 
 _HOST = CrewHost()
 _TASKS = 4096  # whose names and lengths are kept; the one used longest ago goes first
@@ -33,6 +35,12 @@ class Place(NamedTuple):
         (True, False)
         """
         return self.conversation == conversation and member in (None, self.member)
+
+
+def let_go(kept: MutableMapping[Place, V], conversation: str, member: str | None) -> list[V]:
+    """Take what is kept of a conversation (and of this member) out of a mapping, and give it back."""
+    gone = [place for place in kept if place.meets(conversation, member)]
+    return [kept.pop(place) for place in gone]
 
 
 class Key(NamedTuple):

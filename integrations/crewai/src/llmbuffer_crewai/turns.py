@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from .hosting import FLAG, CrewHost
-from .naming import Place, goes_on
+from .naming import Place, goes_on, let_go
 
 __all__ = ["Refusals", "Turns", "Whose", "own"]
 
@@ -105,9 +105,9 @@ class Turns:
     def forget(self, conversation: str, member: str | None = None) -> bool:
         """Let go of the turns of a conversation; whether there were any."""
         with self._lock:
-            gone = [place for place in self._talks if place.meets(conversation, member)]
-            for place in gone:
-                self._drop(self._talks.pop(place))
+            gone = let_go(self._talks, conversation, member)
+            for turns in gone:
+                self._drop(turns)
         return bool(gone)
 
     def reset(self) -> None:
@@ -243,10 +243,7 @@ class Refusals:
     def forget(self, conversation: str, member: str | None = None) -> bool:
         """Let go of what was refused in a conversation; whether there was anything."""
         with self._lock:
-            gone = [place for place in self._held if place.meets(conversation, member)]
-            for place in gone:
-                del self._held[place]
-        return bool(gone)
+            return bool(let_go(self._held, conversation, member))
 
     def reset(self) -> None:
         """Let go of all that was refused."""
